@@ -32,6 +32,7 @@ from dlq_pipelines.text import RedactTexts
 if TYPE_CHECKING:  # pyarrow takes half a second to import, which no other command should wait for
     from dlq_pipelines.alerts.alert import AlertPolicy
     from dlq_pipelines.alerts.delivery import Sender
+    from dlq_pipelines.causes.explain import IsHiddenPath, RedactPayload
     from dlq_pipelines.erase import ErasureTerms
     from dlq_pipelines.exports.manifest import ExportOptions
     from dlq_pipelines.exports.target import Target
@@ -377,6 +378,28 @@ def build_redact_errors(settings: Settings) -> RedactTexts:
     if not settings.export_redact_errors:
         return list  # and pyarrow is not imported
     return build_export_options(settings).redaction.redact_errors
+
+
+def build_hides_path(settings: Settings) -> "IsHiddenPath":
+    """Return what says whether `DLQ_EXPORT_REDACT_PAYLOAD` hides a path of a payload.
+
+    Raises:
+        DlqError: a redaction rule is invalid.
+    """
+    if not settings.export_redact_payload:
+        return lambda _: False  # and pyarrow is not imported
+    return build_export_options(settings).redaction.hides
+
+
+def build_redact_payload(settings: Settings) -> "RedactPayload":
+    """Return what hides the values that `DLQ_EXPORT_REDACT_PAYLOAD` names in a payload.
+
+    Raises:
+        DlqError: a redaction rule is invalid.
+    """
+    if not settings.export_redact_payload:
+        return lambda payload: payload  # and pyarrow is not imported
+    return build_export_options(settings).redaction.redact_payload
 
 
 def build_export_options(settings: Settings) -> "ExportOptions":

@@ -181,6 +181,11 @@ class Settings(BaseSettings):
         "details becomes [redacted] in exports, reports, alerts and Dagster, and in the samples of "
         "causes. Commands and routes for single events show them whole.",
     )
+    sample_delivered: bool = Field(
+        default=True,
+        description="Keep a sample of payloads of event types whose delivered events are deleted, "
+        "to compare dead events with: at most 200 a type, for 30 days, redacted as exports are.",
+    )
     export_hash_key: SecretStr | None = Field(
         default=None,
         min_length=16,

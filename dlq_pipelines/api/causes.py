@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 from pydantic import AfterValidator, Field
 
 from dlq_pipelines.api.auth import Admin, Reader
@@ -24,13 +24,14 @@ from dlq_pipelines.causes.catalogue import (
     split_cause,
     undo_change,
 )
+from dlq_pipelines.causes.explain import CauseExplanation, explain_cause
 from dlq_pipelines.causes.similar import (
     MergeGroup,
     MergeProposal,
     find_similar_causes,
     find_similar_groups,
 )
-from dlq_pipelines.installation import build_redact_errors
+from dlq_pipelines.installation import build_hides_path, build_redact_errors
 from dlq_pipelines.validate import BIGINT_MAX
 
 router = APIRouter(prefix="/api/causes", tags=["causes"])
@@ -139,6 +140,25 @@ def get_similar_causes(_: Reader, outbox: Outbox) -> SimilarList:
 def post_undo(caller: Admin, body: UndoBody, outbox: Outbox) -> CauseChange:
     """Undo a change. It is refused if the cause was changed again since."""
     return undo_change(outbox, body.audit_id, **body.sign(caller))
+
+
+@router.get("/{cause}/explanation")
+def get_cause_explanation(
+    _: Reader,
+    cause: CauseId,
+    outbox: Outbox,
+    settings: ApiSettings,
+    detail: Annotated[
+        str | None, Query(max_length=1_000, description="Only events whose error names it.")
+    ] = None,
+) -> CauseExplanation:
+    """Return what sets the dead events of a cause apart from delivered ones.
+
+    Paths that DLQ_EXPORT_REDACT_PAYLOAD hides are left out.
+    """
+    return explain_cause(
+        outbox, cause, detail=detail, zone=settings.zone, is_hidden=build_hides_path(settings)
+    )
 
 
 @router.get("/{cause}")

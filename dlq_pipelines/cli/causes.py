@@ -1,5 +1,6 @@
 """`dlq causes`: list, classify and correct the causes of death."""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -136,6 +137,58 @@ def show_cause_command(cause: CauseId, format: OutputFormat = OutputFormat.TABLE
     print_table(changes, empty="It was never changed.", optional=("reason", "kind"))
     if found.sample is not None:
         typer.echo(f"\n{sanitize_text(found.sample)}")
+
+
+@app.command("explain")
+@with_output_format
+def explain_cause_command(
+    cause: CauseId,
+    detail: Annotated[
+        str | None, typer.Option("--detail", help="Only events whose error names this detail.")
+    ] = None,
+    format: OutputFormat = OutputFormat.TABLE,
+) -> None:
+    """Show what sets the dead events of a cause apart from delivered ones.
+
+    Compares payloads, event types, aggregates and hours of the latest 2,000 dead events with those
+    of 2,000 delivered events of the same types. Paths that DLQ_EXPORT_REDACT_PAYLOAD hides are
+    left out.
+
+    Example: `dlq causes explain v2-3f9a0c6d2b7e4a51`
+    """
+    from dlq_pipelines.causes.explain import explain_cause
+    from dlq_pipelines.installation import build_hides_path
+
+    with open_session() as (connection, settings):
+        explanation = explain_cause(
+            connection,
+            cause,
+            detail=detail,
+            zone=settings.zone,
+            is_hidden=build_hides_path(settings),
+        )
+    if format is not OutputFormat.TABLE:
+        print_record(asdict(explanation), format=format)
+        return
+    found = explanation.separation
+    print_table(
+        [
+            {
+                "condition": finding.condition,
+                "dead": f"{finding.dead:,} of {found.dead:,}",
+                "delivered": f"{finding.delivered:,} of {found.delivered:,}",
+                "same events": "; ".join(finding.equivalents),
+            }
+            for finding in found.findings
+        ],
+        empty=str(explanation),
+        optional=("same events",),
+    )
+    if found.findings and (where := found.findings[0].where):
+        typer.echo(
+            "\nRetry these events once they are fixed:\n  "
+            f"dlq fixes flag --cause {explanation.cause} --where {shlex.quote(where)} --note ..."
+        )
 
 
 @app.command("classify")

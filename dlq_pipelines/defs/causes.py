@@ -10,6 +10,7 @@ import dagster as dg
 from dlq_pipelines.alerts.rules import Severity
 from dlq_pipelines.causes.catalogue import Cause, list_causes, redact_causes
 from dlq_pipelines.causes.counts import count_causes, count_classified_deaths
+from dlq_pipelines.causes.explain import explain_causes
 from dlq_pipelines.causes.similar import find_similar_causes, find_similar_groups
 from dlq_pipelines.causes.update import has_unclassified_deaths, update_causes
 from dlq_pipelines.defs.describe import describe_automation, describe_check, describe_definition
@@ -19,7 +20,7 @@ from dlq_pipelines.defs.schedules import define_schedule
 from dlq_pipelines.defs.sensors import request_run
 from dlq_pipelines.defs.session import Session
 from dlq_pipelines.defs.tables import CAUSE, OUTBOX, build_lineage, build_table, describe_table
-from dlq_pipelines.installation import build_redact_errors
+from dlq_pipelines.installation import build_hides_path, build_redact_errors
 from dlq_pipelines.outbox.reconcile import read_outbox_state
 from dlq_pipelines.retries.settle import (
     has_unsettled_retries,
@@ -30,6 +31,8 @@ from dlq_pipelines.text import escape_markdown, render_markdown_table
 
 # Rows of a table in the UI; `dlq causes list` has the others.
 _SHOWN_ROWS = 20
+# New causes of a run that are explained: each takes half a second.
+_EXPLAINED = 5
 _DATA_VERSION = dg.DataVersion("ledger")
 # Time after its due time at which a retry's outcome is looked up. Most workers need a few seconds.
 _SETTLE_AFTER = timedelta(minutes=5)
@@ -192,6 +195,12 @@ def _define_causes_asset(outbox: Outbox) -> dg.AssetsDefinition:
                 for c in causes[:_SHOWN_ROWS]
                 for d in c.details
             ]
+            explained = explain_causes(
+                connection,
+                update.new_causes[:_EXPLAINED],
+                zone=settings.zone,
+                is_hidden=build_hides_path(settings),
+            )
             session.record_success("classify_deaths")
             if context.run.job_name == outbox.build_name("check_outbox"):
                 session.record_success("check_outbox")
@@ -208,6 +217,10 @@ def _define_causes_asset(outbox: Outbox) -> dg.AssetsDefinition:
                 "regressed": len(update.regressed),
                 "regressed_details": len(update.regressed_details),
                 "retries_settled": settled,
+                "new_causes_explained": build_table(
+                    ("cause", "what sets its events apart"),
+                    [(found.cause, str(found)) for found in explained],
+                ),
                 "causes": build_table(header, rows),
                 "details": build_table(detail_header, details),
                 "similar_causes": dg.MetadataValue.md(_render_similar_causes(causes)),

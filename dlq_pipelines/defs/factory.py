@@ -14,6 +14,7 @@ from dlq_pipelines.defs.probes import define_probes
 from dlq_pipelines.defs.reports import define_reports
 from dlq_pipelines.defs.retries import define_retries
 from dlq_pipelines.defs.runs import define_clean_up
+from dlq_pipelines.defs.samples import define_samples
 from dlq_pipelines.settings import Settings
 
 _CONCEPTS = (
@@ -23,6 +24,7 @@ _CONCEPTS = (
     define_archive,
     define_retries,
     define_probes,
+    define_samples,
     define_alerts,
     define_clean_up,
 )

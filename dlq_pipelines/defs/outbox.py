@@ -35,6 +35,7 @@ JOBS = (
     "retry_dead_events",
     "recall_events",
     "probe_causes",
+    "sample_delivered_events",
     "send_alerts",
 )
 SENSORS = ("new_death_sensor", "fix_flag_sensor", "probe_sensor", "dead_event_alert_sensor")
@@ -51,6 +52,7 @@ DAILY_JOBS = {"dead_event_export": "export_day", "failure_report": "build_report
 # The times of the schedules, by the clock in DLQ_TIMEZONE.
 CRONS = {
     "export_daily": "30 0 * * *",
+    "sample_daily": "0 2 * * *",
     "archive_daily": "0 3 * * *",
     "purge_weekly": "0 4 * * 0",
     "clean_up_runs_daily": "0 5 * * *",

@@ -119,6 +119,14 @@ class Redaction:
             copied = end
         return "".join([*parts, text[copied:]]) or None
 
+    def hides(self, path: Sequence[str]) -> bool:
+        """Return whether a rule matches a path, or a place around it.
+
+        Args:
+            path: names of members from the payload inwards; `[*]` stands for any element.
+        """
+        return any(_matches(rule.path, path) for rule in self.rules)
+
     def _replace_value(self, action: RedactionAction, value: str) -> str:
         """Return the replacement of a value. The hash of a string is that of its decoded text."""
         if action is RedactionAction.MASK:
@@ -135,6 +143,19 @@ class Redaction:
         for pattern in self.patterns:
             column = pc.replace_substring_regex(column, pattern, REDACTED)
         return column
+
+
+def _matches(steps: Sequence[PathStep], path: Sequence[str]) -> bool:
+    """Return whether the steps of a rule match a beginning of the path."""
+    if not steps:
+        return True
+    if not path:
+        return False
+    step = steps[0]
+    matches = (
+        step.key is None or step.key == path[0] or (isinstance(step.key, int) and path[0] == "[*]")
+    )
+    return (matches and _matches(steps[1:], path[1:])) or (step.deep and _matches(steps, path[1:]))
 
 
 def parse_redaction(payload: str, errors: str, key: bytes | None) -> Redaction:

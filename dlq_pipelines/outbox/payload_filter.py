@@ -5,7 +5,9 @@ import re
 
 # A path of members and elements, and what it equals. Everything else is left to PostgreSQL.
 _SHORT = re.compile(
-    r"""\s*\$(?P<path>(?: \.[^\W\d][\w-]* | \."(?:[^"\\]|\\.)*" | \['[^']*'\] | \[\*\] | \[\d{1,9}\] )*)
+    r"""\s*\$(?P<path>(?:
+        \.[^\W\d][\w-]* | \."(?:[^"\\]|\\.)*" | \['[^']*'\] | \[\*\] | \[\d{1,9}\]
+    )*)
     \s*=(?!=)\s*(?P<value>.*\S)\s*""",
     re.VERBOSE | re.DOTALL,
 )
@@ -71,9 +73,9 @@ def _read_string(text: str) -> str:
         value = json.loads(text)
     except ValueError:
         value = None
-    if not isinstance(value, str):
-        raise ValueError(f"where has an invalid string: {text}. Write it as a JSON string.")
-    return value
+    if isinstance(value, str):
+        return value
+    raise ValueError(f"where has an invalid string: {text}. Write it as a JSON string.")
 
 
 def _quote(text: str) -> str:

@@ -136,6 +136,21 @@ create index dead_aggregate on :"dlq_schema".dead
     (hashtext(aggregate_id), (coalesce(event_created_at, '-infinity'::timestamptz)), event_id)
     where aggregate_id <> '';
 
+-- Applications delete delivered events. The payloads of some are kept, to compare dead events with.
+create table :"dlq_schema".delivered_sample (
+    event_id         :event_id_type primary key,
+    event_created_at timestamptz,
+    event_type       text        not null,
+    aggregate_type   text        not null,
+    aggregate_id     text        not null,
+    -- Without the values that DLQ_EXPORT_REDACT_PAYLOAD hides.
+    payload          text        not null,
+    kept_at          timestamptz not null
+);
+comment on table :"dlq_schema".delivered_sample is
+    'Payloads of events that were not dead, for a comparison with dead ones. Kept for thirty days.';
+create index delivered_sample_type on :"dlq_schema".delivered_sample (event_type, kept_at);
+
 -- A death is shown as the cause that its own cause is merged into.
 create view :"dlq_schema".shown_death as
 select d.id,

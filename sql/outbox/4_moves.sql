@@ -472,6 +472,7 @@ begin
         returning 1
     )
     select emptied + count(*) into emptied from erased;
+    delete from :"dlq_schema".delivered_sample s where s.event_id = erase_event.event;
     -- The cause stays: it counts deaths, and has no values of an event.
     update :"dlq_schema".death d
     set error = null, erased_at = erase_event.now

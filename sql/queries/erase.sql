@@ -21,12 +21,16 @@ from (
     select a.id
     from :"dlq_schema".archive a
     where a.payload like any(%(patterns)s::text[]) or a.error like any(%(patterns)s::text[])
+    union
+    select s.event_id
+    from :"dlq_schema".delivered_sample s
+    where s.payload like any(%(patterns)s::text[])
 ) found
 order by found.event_id
 limit %(limit)s
 
 -- name: unknown
--- The given ids that neither the outbox nor the archive nor the ledger has.
+-- The given ids that neither the outbox, the archive, the ledger nor the sample has.
 select given.id as event_id
 from unnest(%(event_ids)s::text[]) as given (id)
 cross join lateral (
@@ -34,6 +38,8 @@ cross join lateral (
 where not exists (select from :"dlq_schema".death d where d.event_id = event.id)
     and not exists (select from :"dlq_schema".outbox o where o.id = event.id)
     and not exists (select from :"dlq_schema".archive a where a.id = event.id)
+    and not exists (
+        select from :"dlq_schema".delivered_sample s where s.event_id = event.id)
 
 -- name: lock
 -- Locks an event in the outbox, after the worker that holds it. Returns whether it is dead then.

@@ -294,6 +294,7 @@ SHAPES = {
     "dlq archive purge --dry-run": {"events", "batches", "older_than_days", "dry_run"},
     "dlq causes list": {"causes", "next"},
     "dlq causes show v2-2": {"cause", "changes", "sample", "probes"},
+    "dlq causes explain v2-2": {"cause", "detail", "event_types", "separation"},
     "dlq causes classify": {
         *("deaths", "new_causes", "new_details", "regressed", "regressed_details"),
     },

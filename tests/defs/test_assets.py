@@ -1,5 +1,6 @@
 """Assets, checks, jobs and the sensor, run by Dagster with its records in PostgreSQL."""
 
+import json
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ from dlq_pipelines import OutboxRepository
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.fingerprint import compute_cause_id
 from dlq_pipelines.definitions import defs
+from dlq_pipelines.defs.factory import dead_letter_definitions
 from dlq_pipelines.defs.reports import _build_page_link
 from dlq_pipelines.defs.session import get_location_tag
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.settings import Settings
+from dlq_pipelines.settings import Settings, build_settings
 from tests.conftest import _new_database, database_url
 from tests.defs.conftest import OUTBOX, Job
-from tests.rows import date_deaths_by_due_times, one
+from tests.rows import add_events, date_deaths_by_due_times, kill, one
 from tests.runs import read_result
 
 ERROR = "TimeoutError: no answer"
@@ -811,3 +813,32 @@ def test_dagster_keeps_its_records_in_postgresql(instance: dg.DagsterInstance, j
     for storage in (instance.run_storage, instance.event_log_storage, instance.schedule_storage):
         assert "Postgres" in type(storage).__name__
     assert [run.run_id for run in instance.get_runs()] == [result.run_id]
+
+
+def test_the_sample_of_payloads_is_kept_by_a_job_that_a_setting_removes(
+    connection: Connection, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the values that exports hide."""
+    add_events(connection, 3, payload='{"card": "4111", "bank": "north"}')
+    monkeypatch.setenv("DLQ_EXPORT_REDACT_PAYLOAD", "drop $.card")
+    assert job("sample_delivered_events").success
+    kept = connection.execute("select payload from dlq.delivered_sample").fetchall()
+    assert [json.loads(row["payload"]) for row in kept] == [{"bank": "north"}] * 3
+    without = dead_letter_definitions(build_settings({"sample_delivered": False}))
+    names = {found.name for found in without.get_repository_def().get_all_jobs()}
+    assert "classify_deaths" in names
+    assert "sample_delivered_events" not in names
+
+
+def test_a_new_cause_is_explained_in_the_run_that_finds_it(
+    connection: Connection, job: Job
+) -> None:
+    add_events(connection, 12, payload='{"bank": "south"}')
+    connection.execute("update outbox_event set status = 'done'")
+    add_events(connection, 8, payload='{"bank": "north"}')
+    kill(connection, "KeyError: 'a'", where="status = 'pending'")
+    (event,) = job("classify_deaths").asset_materializations_for_node("dead_event_causes")
+    table = event.metadata["new_causes_explained"]
+    assert isinstance(table, dg.TableMetadataValue)
+    said = {str(row.data["what sets its events apart"]) for row in table.records}
+    assert "$.bank = north: 8 of 8 dead, 0 of 12 delivered" in said

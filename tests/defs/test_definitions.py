@@ -46,6 +46,7 @@ CHECKS = {
 SCHEDULES = {
     "check_hourly": "15 * * * *",
     "export_daily": "30 0 * * *",
+    "sample_daily": "0 2 * * *",
     "archive_daily": "0 3 * * *",
     "report_daily": "0 6 * * *",
     "purge_weekly": "0 4 * * 0",
@@ -66,7 +67,7 @@ GRAPH = REPOSITORY.asset_graph
 
 def test_nothing_is_missing_from_the_catalog() -> None:
     assert set(SPECS) == ASSETS
-    assert len(JOBS) == 14
+    assert len(JOBS) == 15
     assert {key.name for key in GRAPH.asset_check_keys} == CHECKS
     assert {schedule.name for schedule in REPOSITORY.schedule_defs} == set(SCHEDULES)
     assert {sensor.name for sensor in REPOSITORY.sensor_defs} == {
@@ -283,7 +284,7 @@ def test_the_time_zone_and_the_start_are_the_settings() -> None:
         check=True,
         cwd=ROOT,
     )
-    assert json.loads(done.stdout) == [["Europe/Berlin", "RUNNING"]] * 7
+    assert json.loads(done.stdout) == [["Europe/Berlin", "RUNNING"]] * 8
 
 
 @pytest.mark.parametrize(

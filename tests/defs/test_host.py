@@ -145,7 +145,7 @@ def test_everything_of_an_outbox_carries_its_name_and_the_host_keeps_its_own(sho
     crons = {schedule.name: schedule.cron_schedule for schedule in repository.schedule_defs}
     assert crons["letters_archive_daily"] == "0 4 * * *"
     assert "letters_purge_weekly" not in crons
-    assert len(crons) == 3 * 6 - 1
+    assert len(crons) == 3 * 7 - 1
     pools = {
         asset.op.pool
         for key in ("orders", "billing", "mail/letters")

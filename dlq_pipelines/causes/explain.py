@@ -1,0 +1,198 @@
+"""Explains a cause: what its dead events have in common that delivered events have not.
+
+Applications often delete delivered events. If few of an event type are left, a small sample of
+payloads is kept in `dlq.delivered_sample`, without what DLQ_EXPORT_REDACT_PAYLOAD hides.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta, tzinfo
+
+from dlq_pipelines.causes.catalogue import get_cause
+from dlq_pipelines.causes.separate import EventSample, Separation, find_separation
+from dlq_pipelines.errors import RefusedError
+from dlq_pipelines.outbox.offers import require_offer
+from dlq_pipelines.postgres.connect import Connection
+
+# Events of each kind that are compared.
+COMPARED_EVENTS = 2_000
+# Rows of the outbox that are read in search of delivered events. A key look-up is bounded, and no
+# index of the application's is needed: 50,000 rows take about 50 ms.
+_SCANNED_ROWS = 50_000
+# Characters of a payload that is compared. A longer one is not read.
+_MAX_PAYLOAD_LENGTH = 65_536
+# The sample: events of a type, types, characters of a payload, and days. At most 80 MB.
+_SAMPLED_EVENTS = 200
+_SAMPLED_TYPES = 50
+_SAMPLED_A_RUN = 50
+_MAX_SAMPLED_LENGTH = 8_000
+SAMPLE_RETENTION = timedelta(days=30)
+
+IsHiddenPath = Callable[[tuple[str, ...]], bool]
+RedactPayload = Callable[[str], str | None]
+
+
+@dataclass(frozen=True)
+class CauseExplanation:
+    """What sets the dead events of a cause apart.
+
+    Attributes:
+        cause: the cause that is explained.
+        detail: the detail, if one was given.
+        event_types: the types of the dead events that were compared.
+        separation: the conditions, and how many events of each kind were compared.
+    """
+
+    cause: str
+    detail: str | None
+    event_types: tuple[str, ...]
+    separation: Separation
+
+    def __str__(self) -> str:
+        """Return the best condition as a sentence, or why there is no finding."""
+        found = self.separation
+        if not found.dead:
+            return "Nothing to compare: the cause has no dead events."
+        if not found.delivered:
+            return (
+                f"Nothing to compare {found.dead:,} dead events with: no delivered event of the "
+                "same types is known."
+            )
+        if not found.findings:
+            return (
+                f"Nothing separates {found.dead:,} dead from {found.delivered:,} delivered events."
+            )
+        best = found.findings[0]
+        return (
+            f"{best.condition}: {best.dead:,} of {found.dead:,} dead, "
+            f"{best.delivered:,} of {found.delivered:,} delivered"
+        )
+
+
+def explain_cause(
+    connection: Connection,
+    cause_id: str,
+    *,
+    detail: str | None = None,
+    zone: tzinfo,
+    is_hidden: IsHiddenPath,
+) -> CauseExplanation:
+    """Compare the latest 2,000 dead events of a cause with 2,000 delivered ones of the same types.
+
+    Each type has the same share of both. An event that died before is no delivered one.
+
+    Args:
+        connection: to the outbox.
+        cause_id: the cause.
+        detail: compare only events whose errors name it.
+        zone: the time zone of hours.
+        is_hidden: whether a path of a payload must not be shown.
+
+    Raises:
+        NotFoundError: the cause does not exist.
+        RefusedError: the cause is merged into another one, or the mapping has no payload.
+    """
+    require_offer(connection, "payloads")
+    cause = get_cause(connection, cause_id)
+    dead = [
+        EventSample(**row)
+        for row in connection.run(
+            "explain.dead",
+            causes=[cause.id, *cause.members],
+            detail=detail,
+            limit=COMPARED_EVENTS,
+            max_length=_MAX_PAYLOAD_LENGTH,
+        )
+    ]
+    delivered = _read_delivered(connection, Counter(event.event_type for event in dead))
+    types = {event.event_type for event in delivered}
+    comparable = [event for event in dead if event.event_type in types] if types else dead
+    return CauseExplanation(
+        cause.id,
+        detail,
+        tuple(sorted({event.event_type for event in comparable})),
+        find_separation(
+            comparable,
+            delivered,
+            is_hidden=is_hidden,
+            local_hour=lambda at: at.astimezone(zone).hour,
+        ),
+    )
+
+
+def explain_causes(
+    connection: Connection, cause_ids: Iterable[str], *, zone: tzinfo, is_hidden: IsHiddenPath
+) -> list[CauseExplanation]:
+    """Explain several causes; none if the mapping of the outbox has no payload.
+
+    Args:
+        connection: to the outbox.
+        cause_ids: the causes. One that is merged into another is left out.
+        zone: the time zone of hours.
+        is_hidden: whether a path of a payload must not be shown.
+    """
+    try:
+        require_offer(connection, "payloads")
+    except RefusedError:
+        return []
+    explained = []
+    for cause_id in cause_ids:
+        with suppress(RefusedError):  # it was merged into another one meanwhile
+            explained.append(explain_cause(connection, cause_id, zone=zone, is_hidden=is_hidden))
+    return explained
+
+
+def _read_delivered(connection: Connection, types: Counter[str]) -> list[EventSample]:
+    """Return delivered events, of each type as large a share as among the dead ones."""
+    total = types.total()
+    quotas = {name: -(-COMPARED_EVENTS * count // total) for name, count in types.items()}
+    found: list[EventSample] = []
+    for query, bounds in (
+        ("explain.delivered", {"scanned": _SCANNED_ROWS, "max_length": _MAX_PAYLOAD_LENGTH}),
+        ("explain.kept", {}),
+    ):
+        if quotas:
+            rows = connection.run(query, types=[*quotas], quotas=[*quotas.values()], **bounds)
+            found += [EventSample(**row) for row in rows]
+        counts = Counter(event.event_type for event in found)
+        quotas = {name: quota - counts[name] for name, quota in quotas.items()}
+        quotas = {name: quota for name, quota in quotas.items() if quota > 0}
+    return found
+
+
+def sample_delivered_events(
+    connection: Connection, *, now: datetime, redact_payload: RedactPayload
+) -> int:
+    """Keep a sample of payloads of the event types with few delivered events in the outbox.
+
+    Fifty events of a type a run, at most 200 of each of fifty types, of at most 8,000 characters,
+    for thirty days. Whether an event was delivered is decided when the sample is read.
+
+    Args:
+        connection: in autocommit mode.
+        now: the time of the sample.
+        redact_payload: hides values; None: nothing of the payload is left, and it is not kept.
+
+    Returns:
+        The number of events that were added.
+    """
+    candidates = connection.run(
+        "explain.list_candidates",
+        scanned=_SCANNED_ROWS,
+        enough=_SAMPLED_EVENTS,
+        types=_SAMPLED_TYPES,
+        limit=_SAMPLED_A_RUN,
+        max_length=_MAX_SAMPLED_LENGTH,
+    )
+    events = [
+        row | {"payload": payload}
+        for row in candidates
+        if (payload := redact_payload(row["payload"])) is not None
+    ]
+    with connection.transaction():
+        connection.run("explain.keep", events=json.dumps(events), now=now)
+        connection.run("explain.trim", before=now - SAMPLE_RETENTION, limit=_SAMPLED_EVENTS)
+    return len(events)

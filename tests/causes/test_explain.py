@@ -1,0 +1,193 @@
+"""Tests the explanation of a cause, on real tables and in every face."""
+
+import json
+import shlex
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import httpx
+import pytest
+
+from dlq_pipelines.audit import AuditContext
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.causes.explain import (
+    SAMPLE_RETENTION,
+    explain_cause,
+    sample_delivered_events,
+)
+from dlq_pipelines.erase import ErasureTerms, erase_events, list_erasable_events
+from dlq_pipelines.errors import NotFoundError
+from dlq_pipelines.exports.redact import parse_redaction
+from dlq_pipelines.outbox.dead_events import list_dead_events
+from dlq_pipelines.outbox.selection import Selection
+from dlq_pipelines.postgres.connect import Connection
+from tests.api.conftest import api, serve  # noqa: F401 - fixtures
+from tests.cli.conftest import Run, dlq  # noqa: F401 - a fixture
+from tests.rows import add_events, kill, one
+from tests.shapes import ShapedOutbox
+
+ZONE = ZoneInfo("Europe/Berlin")
+ERROR = "HTTPError: HTTP Error 503"
+
+
+def explain(connection: Connection, hidden: str = "") -> list[str]:
+    """Return the conditions of the only cause."""
+    redaction = parse_redaction(hidden, "", b"0" * 16)
+    (cause,) = connection.execute("select id from dlq.cause").fetchall()
+    found = explain_cause(connection, cause["id"], zone=ZONE, is_hidden=redaction.hides)
+    return [finding.condition for finding in found.separation.findings]
+
+
+def add_payloads(outbox: ShapedOutbox, bank: str, count: int) -> list[int]:
+    """Add pending events; return their numbers."""
+    numbers = []
+    for number in range(count):
+        payload = {"bank": bank, "card": {"number": f"{bank}-{number}"}}
+        numbers += outbox.add_events(1, payload=json.dumps(payload))
+    return numbers
+
+
+@pytest.fixture
+def failing(outbox: ShapedOutbox) -> ShapedOutbox:
+    """Thirty delivered events of a bank, which the sample has too, and twelve dead of another."""
+    delivered = add_payloads(outbox, "south", 30)
+    assert sample(outbox.connection) == 30
+    outbox.deliver(delivered)
+    outbox.give_up(add_payloads(outbox, "north", 12), ERROR)
+    classify_deaths(outbox.connection, zone=ZONE)
+    return outbox
+
+
+def sample(connection: Connection, *, hidden: str = "", now: datetime | None = None) -> int:
+    """Keep a sample; return how many events were added."""
+    redaction = parse_redaction(hidden, "", b"0" * 16)
+    return sample_delivered_events(
+        connection, now=now or datetime.now(UTC), redact_payload=redaction.redact_payload
+    )
+
+
+def test_dead_events_are_compared_with_delivered_ones(failing: ShapedOutbox) -> None:
+    """Also where delivered events are deleted. The filter selects the dead events it counts."""
+    connection = failing.connection
+    (cause,) = connection.execute("select id from dlq.cause").fetchall()
+    found = explain_cause(connection, cause["id"], zone=ZONE, is_hidden=lambda _: False)
+    best = found.separation.findings[0]
+    assert (best.condition, best.dead, best.delivered) == ("$.bank = north", 12, 0)
+    assert (found.separation.dead, found.separation.delivered) == (12, 30)
+    assert str(found) == "$.bank = north: 12 of 12 dead, 0 of 30 delivered"
+    assert best.where is not None
+    selected = list_dead_events(connection, Selection(cause=cause["id"], where=best.where))
+    assert len(selected.events) == 12
+
+
+def test_an_event_that_died_before_is_no_delivered_one(failing: ShapedOutbox) -> None:
+    """Otherwise a verified fix would hide what its events have in common."""
+    connection = failing.connection
+    events = add_payloads(failing, "north", 20)
+    assert sample(connection) > 0
+    failing.give_up(events, ERROR)
+    failing.deliver(events)
+    assert explain(connection)[0] == "$.bank = north"
+
+
+def test_hidden_paths_are_neither_shown_nor_kept(failing: ShapedOutbox) -> None:
+    connection = failing.connection
+    assert explain(connection, "mask $.bank; drop $.card") == []
+    assert explain(connection, "hash $..number")[0] == "$.bank = north"
+    connection.execute("delete from dlq.delivered_sample")
+    add_payloads(failing, "west", 2)
+    assert sample(connection, hidden="drop $.card") >= 2
+    kept = one(connection, "select string_agg(payload, ' ') as text from dlq.delivered_sample")
+    assert "west" in kept["text"]
+    assert "card" not in kept["text"]
+    assert sample(connection, hidden="drop $") == 0
+
+
+def test_the_sample_is_bounded_and_ends(connection: Connection) -> None:
+    """Fifty events of a type a run, 200 in all, for thirty days; none of a type with enough."""
+    now = datetime.now(UTC)
+    add_events(connection, 300, payload='{"a": 1}')
+    add_events(connection, 3, event_type="order.long", payload=json.dumps({"a": "x" * 9_000}))
+    assert [sample(connection, now=now + timedelta(days=day)) for day in range(5)] == [50] * 5
+    count = "select count(*) as n from dlq.delivered_sample"
+    assert one(connection, count) == {"n": 200}
+    connection.execute("update outbox_event set status = 'done' where id <= 250")
+    assert sample(connection, now=now + timedelta(days=6)) == 0
+    assert sample(connection, now=now + timedelta(days=6) + SAMPLE_RETENTION) == 0
+    assert one(connection, count) == {"n": 0}
+
+
+def test_an_erased_event_leaves_the_sample(failing: ShapedOutbox) -> None:
+    connection = failing.connection
+    payload = json.dumps({"mail": "maria@example.org"})
+    connection.execute(
+        "update dlq.delivered_sample set payload = %s where event_id::text ="
+        " (select min(event_id::text) from dlq.delivered_sample)",
+        [payload],
+    )
+    given = list_erasable_events(connection, [], "maria@example.org")
+    assert len(given) == 1
+    erase_events(
+        connection,
+        given,
+        text="maria@example.org",
+        audit=AuditContext("ann", "request", datetime.now(UTC)),
+        terms=ErasureTerms(ZONE, "exports", "reports"),
+    )
+    assert one(connection, "select count(*) as n from dlq.delivered_sample") == {"n": 29}
+
+
+def test_a_cause_without_anything_to_compare_says_so(connection: Connection) -> None:
+    add_events(connection, 5)
+    kill(connection, ERROR)
+    classify_deaths(connection, zone=ZONE)
+    (cause,) = connection.execute("select id from dlq.cause").fetchall()
+
+    def describe() -> str:
+        return str(explain_cause(connection, cause["id"], zone=ZONE, is_hidden=lambda _: False))
+
+    assert describe().startswith("Nothing to compare 5 dead events with")
+    add_events(connection, 9)
+    connection.execute("update outbox_event set status = 'done' where status = 'pending'")
+    assert describe() == "Nothing separates 5 dead from 9 delivered events."
+    connection.execute("delete from outbox_event where status = 'dead'")
+    assert describe() == "Nothing to compare: the cause has no dead events."
+    with pytest.raises(NotFoundError):
+        explain_cause(connection, "v2-none", zone=ZONE, is_hidden=lambda _: False)
+
+
+def test_each_type_is_compared_with_its_own(connection: Connection) -> None:
+    """A field that all events of a type have separates nothing."""
+    for event_type, field in (("a", "x"), ("b", "y")):
+        add_events(connection, 40, event_type=event_type, payload=json.dumps({field: 1}))
+    connection.execute("update outbox_event set status = 'done' where mod(id, 2) = 0")
+    kill(connection, ERROR, where="event_type = 'a' and status = 'pending'")
+    classify_deaths(connection, zone=ZONE)
+    assert explain(connection) == []
+
+
+def test_every_face_explains_a_cause(
+    connection: Connection,
+    dlq: Run,  # noqa: F811
+    api: httpx.Client,  # noqa: F811
+) -> None:
+    """The command names the filter, which `dlq fixes flag` takes as it is printed."""
+    add_events(connection, 30, payload='{"bank": "south side"}')
+    connection.execute("update outbox_event set status = 'done'")
+    add_events(connection, 12, payload='{"bank": "it\'s north"}'.replace("\\'", "'"))
+    kill(connection, ERROR, where="status = 'pending'")
+    classify_deaths(connection, zone=ZONE)
+    (cause,) = connection.execute("select id from dlq.cause").fetchall()
+    printed = dlq("causes", "explain", cause["id"]).out
+    assert "$.bank = it's north" in printed
+    assert "12 of 12" in printed
+    command = shlex.split(printed.splitlines()[-1])
+    assert command[:2] == ["dlq", "fixes"]
+    assert command[-2:] == ["--note", "..."]
+    flagged = json.loads(dlq(*command[1:], "--json").out)
+    assert flagged["preview"]["events"] == 12
+    answer = api.get(f"/api/causes/{cause['id']}/explanation").json()
+    shown = json.loads(dlq("causes", "explain", cause["id"], "--json").out)
+    assert answer == shown
+    assert answer["separation"]["findings"][0]["dead"] == 12
+    assert api.get("/api/causes/v2-none/explanation").status_code == 404

@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -64,6 +65,19 @@ def _validate_name(name: str) -> str:
 Identifier = Annotated[str, AfterValidator(_validate_identifier)]
 # Dagster's names of assets, jobs and pools allow no hyphens.
 Name = Annotated[str, AfterValidator(_validate_name)]
+
+
+def _is_address(text: str) -> bool:
+    """Return whether a text is http(s)://, a host, and perhaps a port and a path.
+
+    Channels that recognize addresses in plain text end them at other characters than these.
+    """
+    if not re.fullmatch(r"https?://[\w.-]+(:\d+)?(/[\w./~%+-]*)?", text, re.ASCII):
+        return False
+    try:
+        return urlsplit(text).port != 0
+    except ValueError:  # a port above 65,535
+        return False
 
 
 class ExportFormat(StrEnum):
@@ -323,10 +337,15 @@ class Settings(BaseSettings):
         default=False,
         description="Send a digest of each report to the channels of DLQ_ALERT_URLS.",
     )
+    public_url: str | None = Field(
+        default=None,
+        description="Address at which people reach `dlq serve`, such as https://dlq.example.com: "
+        "alerts, digests, webhooks, reports and runs in Dagster link to it; unset: no links.",
+    )
     dagster_ui_url: str | None = Field(
         default=None,
-        description="Address of Dagster's UI, such as https://dagster.example.com, with which "
-        "alerts of failed jobs link to the run; unset: no links.",
+        description="Address of Dagster's UI, such as https://dagster.example.com: alerts of "
+        "failed jobs link to the run, reports to all runs; unset: no links.",
     )
     autostart: bool = Field(
         default=False, description="Start schedules and sensors as running instead of stopped."
@@ -483,12 +502,14 @@ class Settings(BaseSettings):
             raise ValueError("write an address that begins with http:// or https://")
         return value
 
-    @field_validator("dagster_ui_url")
+    @field_validator("public_url", "dagster_ui_url")
     @classmethod
-    def _validate_ui_url(cls, value: str | None) -> str | None:
+    def _validate_address(cls, value: str | None) -> str | None:
         """Return the address without a slash at its end."""
-        if value is not None and not re.fullmatch(r"https?://[^/?#\s@]+(/[^?#\s]*)?", value):
-            raise ValueError("write an address without an account: https://dagster.example.com")
+        if value is not None and not _is_address(value):
+            raise ValueError(
+                "write an address without account and query, such as https://dlq.example.com"
+            )
         return value and value.rstrip("/")
 
     @field_validator("export_formats", mode="before")

@@ -11,13 +11,12 @@ import dagster as dg
 from dlq_pipelines.defs.session import Session, open_session
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.installation import get_exports_uri, get_reports_uri
+from dlq_pipelines.links import OUTBOX_TAG
 from dlq_pipelines.settings import Settings, SettingsError
 
 ReadSettings = Callable[[], Settings]
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-# The tag of every run of an outbox's jobs; its value is the outbox's label.
-OUTBOX_TAG = "dlq/outbox"
 # Dagster starts queued runs of a higher priority first: an alert or a fix waits for no backfill.
 URGENT = {"dagster/priority": "10"}
 # The jobs. A failed run of one of them is an alert.

@@ -20,7 +20,12 @@ from dlq_pipelines.defs.partitions import (
 from dlq_pipelines.defs.session import Session
 from dlq_pipelines.defs.tables import REPORT_DAY, describe_table
 from dlq_pipelines.errors import DlqError
-from dlq_pipelines.installation import build_alert_sender, build_report_policy, get_reports_uri
+from dlq_pipelines.installation import (
+    build_alert_sender,
+    build_links,
+    build_report_policy,
+    get_reports_uri,
+)
 from dlq_pipelines.reports.missing import list_days_without_report
 from dlq_pipelines.text import escape_markdown
 
@@ -163,6 +168,7 @@ def _queue_digest(context: dg.AssetExecutionContext, session: Session, report: "
             detail=digest.text,
             now=session.now,
             routes=build_alert_sender(session.settings).routes,
+            link=build_links(session.settings).link_report(report.day),
         )
     except (DlqError, psycopg.Error) as error:
         reason = error if isinstance(error, DlqError) else type(error).__name__
@@ -180,6 +186,7 @@ def _build_metadata(report: "Report", days: int) -> Metadata:
     links = "\n".join(
         f"- {kind}: {escape_markdown(place, 2_000)}" for kind, place in report.places.items()
     )
+    address = figures.policy.links.link_report(report.day)
     return {
         "headline": dg.MetadataValue.text(report.headline),
         "deaths": dg.MetadataValue.int(figures.totals.deaths),
@@ -193,6 +200,7 @@ def _build_metadata(report: "Report", days: int) -> Metadata:
         ),
         "files": dg.MetadataValue.md(links),
         "report": _build_page_link(html),
+        **({"report_address": dg.MetadataValue.url(address)} if address else {}),
         "dagster/uri": dg.MetadataValue.text(html if "://" in html else Path(html).as_uri()),
     }
 

@@ -17,9 +17,10 @@ from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 from pydantic import Field
 
 from dlq_pipelines.defs.describe import describe_automation
-from dlq_pipelines.defs.outbox import OUTBOX_TAG, Outbox
+from dlq_pipelines.defs.outbox import Outbox
 from dlq_pipelines.defs.schedules import define_schedule
 from dlq_pipelines.defs.session import get_location_tag
+from dlq_pipelines.links import OUTBOX_TAG
 
 _ROOT_TAG = "dagster/root_run_id"
 _BACKFILL_TAG = "dagster/backfill"

@@ -291,6 +291,7 @@ def build_alert_policy(settings: Settings) -> "AlertPolicy":
         build_redact_errors(settings),
         settings.zone,
         build_links(settings),
+        settings.name_settings,
     )
 
 

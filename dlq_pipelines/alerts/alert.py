@@ -5,7 +5,7 @@ a row for each notice and channel. A crash therefore never loses a notice and ne
 decision. `delivery.py` sends the notices.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
@@ -101,6 +101,7 @@ class AlertPolicy:
         redact: hides parts of the titles and details of causes.
         zone: the time zone of days.
         links: where people can look.
+        name_settings: returns a text in which each setting has the name that its owner can change.
     """
 
     thresholds: Thresholds = Thresholds()  # noqa: RUF009 - frozen
@@ -111,6 +112,7 @@ class AlertPolicy:
     redact: RedactTexts = list
     zone: tzinfo = UTC
     links: Links = NO_LINKS
+    name_settings: Callable[[str], str] = str
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,10 @@ def _compare_findings(
         redact=policy.redact,
     )
     found = {
-        finding.key: finding for finding in evaluate_rules(figures, policy.thresholds, policy.links)
+        finding.key: finding
+        for finding in evaluate_rules(
+            figures, policy.thresholds, policy.links, policy.name_settings
+        )
     }
     known = {
         row["key"]: _build_alert(row) for row in connection.run("alert.firing", keys=list(found))

@@ -4,7 +4,7 @@ The key of a finding identifies it in later evaluations. `alert.py` decides who 
 often. The figures exclude muted causes.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -365,7 +365,10 @@ def compute_spike_threshold(hours: Sequence[int]) -> float:
 
 
 def evaluate_rules(
-    figures: AlertFigures, thresholds: Thresholds, links: Links = NO_LINKS
+    figures: AlertFigures,
+    thresholds: Thresholds,
+    links: Links = NO_LINKS,
+    name_settings: Callable[[str], str] = str,
 ) -> list[Finding]:
     """Return the findings of all rules, the most severe first.
 
@@ -373,6 +376,7 @@ def evaluate_rules(
         figures: what the rules look at.
         thresholds: bounds of the rules.
         links: where people can look.
+        name_settings: returns a text in which each setting has the name that its owner can change.
     """
     findings = [
         *_find_backlog(figures, thresholds),
@@ -383,7 +387,14 @@ def evaluate_rules(
         *_find_failures(figures),
     ]
     return sorted(
-        (replace(finding, link=_find_link(finding, figures, links)) for finding in findings),
+        (
+            replace(
+                finding,
+                detail=name_settings(finding.detail),
+                link=_find_link(finding, figures, links),
+            )
+            for finding in findings
+        ),
         key=lambda finding: (-finding.severity.rank, finding.key),
     )
 

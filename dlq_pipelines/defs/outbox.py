@@ -159,15 +159,17 @@ class Outbox:
 
         `{archive_daily}` is the name of that schedule here, and so for jobs and sensors;
         `{archive_daily_at}` is "At 03:00", and `{archive_daily_by}` names the schedule too;
-        `{schema}` is the schema of the tables.
+        `{schema}` is the schema of the tables, `{timezone}` the time zone of the schedules. A
+        setting is named by its variable, such as `DLQ_REPORT_URI`, and shown by its name here.
         """
         words = {name: self.build_name(name) for name in (*JOBS, *CRONS, *SENSORS)}
         words["schema"] = self.settings.schema_name
+        words["timezone"] = self.settings.timezone
         for name in CRONS:
             at = describe_cron(self.crons.get(name))
             words[f"{name}_at"] = at
             words[f"{name}_by"] = f"{at}, by `{words[name]}`" if name in self.crons else at
-        return text.format(**words)
+        return self.settings.name_settings(text.format(**words))
 
     def fill_in(self, function: _F) -> _F:
         """Fill in names and hours in the docstring of a function, which Dagster shows."""

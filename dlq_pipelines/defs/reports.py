@@ -61,7 +61,7 @@ def define_reports(outbox: Outbox) -> dg.Definitions:
             outbox,
             "Builds the report of the day that ended at midnight, and the missing reports of the "
             "last two weeks.",
-            when="{report_daily_at} in DLQ_TIMEZONE, one run for each day.",
+            when="{report_daily_at} in {timezone}, one run for each day.",
             changes="The pages of these days, and their rows in {schema}.report_day; with "
             "DLQ_REPORT_DIGEST, the queued digest of yesterday.",
             rerun="The next tick builds what a missed one left; backfill failure_report for older "
@@ -103,7 +103,7 @@ def _define_report_asset(outbox: Outbox) -> dg.AssetsDefinition:
                 _CHECK,
                 asset=outbox.build_key("failure_report"),
                 blocking=True,
-                description=describe_check(_CHECK),
+                description=describe_check(outbox, _CHECK),
             )
         ],
     )
@@ -171,7 +171,8 @@ def _queue_digest(context: dg.AssetExecutionContext, session: Session, report: "
             link=build_links(session.settings).link_report(report.day),
         )
     except (DlqError, psycopg.Error) as error:
-        reason = error if isinstance(error, DlqError) else type(error).__name__
+        reason = str(error) if isinstance(error, DlqError) else type(error).__name__
+        reason = session.settings.name_settings(reason)
         context.log.warning(f"The digest was not queued: {reason}")
 
 

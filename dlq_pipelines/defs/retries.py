@@ -215,7 +215,7 @@ class RetryEventsConfig(SelectionConfig):
     actor: str = Field(description="Who retries the events, for the audit log.")
     rate: float | None = Field(
         default=None,
-        description="Events that fall due per second, up to 100,000. Empty: DLQ_RETRY_RATE.",
+        description="Events that fall due per second, up to 100,000. Empty: the usual rate.",
     )
     parked: bool = Field(default=False, description="Also retry parked events.")
     dry_run: bool = Field(

@@ -6,7 +6,7 @@ DEV    := .venv/.installed-dev
 # Twice the number of cores of a small machine: many tests wait for daemons.
 JOBS   ?= 4
 
-.PHONY: help install setup demo up test test-postgres bench scaling drill check format docs screens lock clean
+.PHONY: help install setup demo up test test-postgres oldest bench scaling drill check format docs screens lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -34,6 +34,20 @@ SQL_TESTS ?= tests/archive tests/causes tests/exports tests/metrics tests/outbox
 
 test-postgres: $(DEV) ## Run the tests that speak SQL on Debian's PostgreSQL (PGBIN=/usr/lib/postgresql/15/bin)
 	$(BIN)/python -m tests.with_postgres $(PGBIN) -- $(BIN)/pytest -n $(JOBS) $(SQL_TESTS)
+
+# Not part of `make check`, because it asks the package registry.
+OLDEST := .venv-oldest
+OLDEST_TESTS ?= tests/alerts tests/defs/test_definitions.py tests/defs/test_assets.py \
+    tests/defs/test_setting_names.py tests/exports tests/reports/test_report.py tests/api/test_concepts.py \
+    tests/cli/test_output.py tests/cli/test_lists.py tests/test_repository.py tests/test_settings.py
+
+oldest: ## Run tests with the oldest allowed requirements (needs uv and the network)
+	uv venv --quiet --clear --python 3.11 $(OLDEST)
+	uv pip compile --quiet --resolution lowest-direct --python-version 3.11 --all-extras \
+	    --group pyproject.toml:test --no-header --no-annotate -o $(OLDEST)/requirements.txt pyproject.toml
+	uv pip install --quiet --python $(OLDEST)/bin/python -r $(OLDEST)/requirements.txt
+	uv pip install --quiet --python $(OLDEST)/bin/python --no-deps --editable .
+	$(OLDEST)/bin/pytest -n $(JOBS) -p no:cacheprovider $(OLDEST_TESTS)
 
 bench: $(DEV) ## Measure costs against peers (ONLY=outbox: one module; QUICK=1: two minutes)
 	$(if $(QUICK),BENCH_QUICK=1 )$(BIN)/python -m tests.bench $(ONLY)
@@ -78,7 +92,7 @@ LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url 
     --no-annotate --no-header --quiet --upgrade
 
 clean: ## Remove .venv and caches; .dlq stays
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	rm -rf .venv .venv-oldest .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
 
 # --no-deps, because the lock is complete; `pip check` verifies that.
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --no-deps

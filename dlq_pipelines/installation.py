@@ -17,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from dlq_pipelines.errors import DatabaseUnavailableError, DlqError, SchemaError
 from dlq_pipelines.exports.uri import redact_uri
+from dlq_pipelines.links import OUTBOX_TAG, Links
 from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.embedded import start_server
@@ -264,6 +265,7 @@ def build_alert_sender(settings: Settings) -> "Sender":
         secret.get_secret_value() if secret else None,
         build_redact_errors(settings),
         settings.name,
+        build_links(settings),
     )
 
 
@@ -289,8 +291,15 @@ def build_alert_policy(settings: Settings) -> "AlertPolicy":
         build_alert_sender(settings).routes,
         build_redact_errors(settings),
         settings.zone,
-        settings.dagster_ui_url,
+        build_links(settings),
+        settings.name_settings,
     )
+
+
+def build_links(settings: Settings) -> Links:
+    """Return where people reach `dlq serve` and Dagster's UI."""
+    tag = f"{OUTBOX_TAG}={settings.label}"
+    return Links(settings.public_url, settings.dagster_ui_url, tag)
 
 
 def get_reports_folder(settings: Settings) -> Path:
@@ -323,7 +332,7 @@ def get_reports_uri(settings: Settings) -> str:
 
 
 def build_report_policy(settings: Settings) -> "ReportPolicy":
-    """Return retention, parking and redaction for reports.
+    """Return retention, parking, redaction and links for reports.
 
     Raises:
         DlqError: a redaction rule is invalid.
@@ -335,6 +344,7 @@ def build_report_policy(settings: Settings) -> "ReportPolicy":
         settings.archive_retention_days,
         settings.max_retries,
         build_export_options(settings).redaction,
+        build_links(settings),
     )
 
 

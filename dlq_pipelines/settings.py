@@ -6,19 +6,21 @@ below the faces reads the environment.
 
 import base64
 import re
-from collections.abc import Callable, Sequence
 from collections.abc import Mapping as MappingABC
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationError,
     field_validator,
@@ -41,7 +43,9 @@ from dlq_pipelines.validate import describe_invalid_value
 _MAX_IDENTIFIER_BYTES = 63
 # The prefix of the variables of a process with one outbox.
 PREFIX = "DLQ_"
-NAME_PATTERN = "^[a-z][a-z0-9_]{0,29}$"
+_VARIABLE = re.compile(rf"\b{PREFIX}([A-Z_]+)\b")
+MAX_NAME_LENGTH = 30
+NAME_PATTERN = f"^[a-z][a-z0-9_]{{0,{MAX_NAME_LENGTH - 1}}}$"
 
 
 def _validate_identifier(name: str) -> str:
@@ -66,6 +70,19 @@ Identifier = Annotated[str, AfterValidator(_validate_identifier)]
 Name = Annotated[str, AfterValidator(_validate_name)]
 
 
+def _is_address(text: str) -> bool:
+    """Return whether a text is http(s)://, a host, and perhaps a port and a path.
+
+    Channels that recognize addresses in plain text end them at other characters than these.
+    """
+    if not re.fullmatch(r"https?://[\w.-]+(:\d+)?(/[\w./~%+-]*)?", text, re.ASCII):
+        return False
+    try:
+        return urlsplit(text).port != 0
+    except ValueError:  # a port above 65,535
+        return False
+
+
 class ExportFormat(StrEnum):
     """A format of export files."""
 
@@ -81,6 +98,25 @@ class Executor(StrEnum):
     MULTIPROCESS = "multiprocess"
     CELERY = "celery"
     K8S = "k8s"
+
+
+@dataclass(frozen=True)
+class SettingNames:
+    """How the owner of an outbox names its settings.
+
+    Attributes:
+        prefix: of the variables, such as `ORDERS_`; None: they are fields of a YAML file, such as
+            `alert_urls`.
+        fields: the fields with another name than their variables without prefix.
+    """
+
+    prefix: str | None = PREFIX
+    fields: MappingABC[str, str] = field(default_factory=dict)
+
+    def show(self, name: str) -> str:
+        """Return the name of a setting, such as `alert_urls`, as its owner writes it."""
+        shown = self.fields.get(name, name)
+        return shown if self.prefix is None else f"{self.prefix}{shown.upper()}"
 
 
 class Settings(BaseSettings):
@@ -328,10 +364,15 @@ class Settings(BaseSettings):
         default=False,
         description="Send a digest of each report to the channels of DLQ_ALERT_URLS.",
     )
+    public_url: str | None = Field(
+        default=None,
+        description="Address at which people reach `dlq serve`, such as https://dlq.example.com: "
+        "alerts, digests, webhooks, reports and runs in Dagster link to it; unset: no links.",
+    )
     dagster_ui_url: str | None = Field(
         default=None,
-        description="Address of Dagster's UI, such as https://dagster.example.com, with which "
-        "alerts of failed jobs link to the run; unset: no links.",
+        description="Address of Dagster's UI, such as https://dagster.example.com: alerts of "
+        "failed jobs link to the run, reports to all runs; unset: no links.",
     )
     autostart: bool = Field(
         default=False, description="Start schedules and sensors as running instead of stopped."
@@ -390,6 +431,8 @@ class Settings(BaseSettings):
         le=1_000_000,
         description="Rate limit of changes per client of the HTTP API.",
     )
+
+    _setting_names: SettingNames = PrivateAttr(default=SettingNames())
 
     @model_validator(mode="before")
     @classmethod
@@ -488,12 +531,14 @@ class Settings(BaseSettings):
             raise ValueError("write an address that begins with http:// or https://")
         return value
 
-    @field_validator("dagster_ui_url")
+    @field_validator("public_url", "dagster_ui_url")
     @classmethod
-    def _validate_ui_url(cls, value: str | None) -> str | None:
+    def _validate_address(cls, value: str | None) -> str | None:
         """Return the address without a slash at its end."""
-        if value is not None and not re.fullmatch(r"https?://[^/?#\s@]+(/[^?#\s]*)?", value):
-            raise ValueError("write an address without an account: https://dagster.example.com")
+        if value is not None and not _is_address(value):
+            raise ValueError(
+                "write an address without account and query, such as https://dlq.example.com"
+            )
         return value and value.rstrip("/")
 
     @field_validator("export_formats", mode="before")
@@ -528,6 +573,32 @@ class Settings(BaseSettings):
             return self
         own_home = {} if "home" in self.model_fields_set else {"home": Path(f".dlq/{name}")}
         return self.model_copy(update={"name": _validate_name(name), **own_home})
+
+    def with_setting_names(self, setting_names: SettingNames) -> "Settings":
+        """Return these settings, whose owner has these names for them."""
+        renamed = self.model_copy()
+        renamed._setting_names = setting_names  # noqa: SLF001 - of this class
+        return renamed
+
+    @property
+    def is_named_by_default(self) -> bool:
+        """Whether the settings are variables that begin with `DLQ_`."""
+        return self._setting_names.prefix == PREFIX
+
+    def name_settings(self, text: str) -> str:
+        """Return a text for the owner of this outbox: a setting has the name that they can change.
+
+        Texts name a setting by its variable, such as `DLQ_ALERT_URLS`. For an outbox of
+        `read_settings("ORDERS_")` that becomes `ORDERS_ALERT_URLS`, and for a component
+        `alert_urls`.
+        """
+        if self.is_named_by_default:
+            return text
+        return _VARIABLE.sub(self._name_setting, text)
+
+    def _name_setting(self, found: re.Match[str]) -> str:
+        name = found[1].lower()
+        return self._setting_names.show(name) if name in list_setting_names() else found[0]
 
     @property
     def label(self) -> str:
@@ -605,43 +676,49 @@ def read_settings(prefix: str = PREFIX) -> Settings:
         SettingsError: a variable has an invalid value. The message names the variable, and never
             contains a secret.
     """
+    named = SettingNames(prefix)
     try:
-        return Settings(_env_prefix=prefix)
+        return Settings(_env_prefix=prefix).with_setting_names(named)
     except ValidationError as error:
         source = EnvSettingsSource(
             Settings, env_prefix=prefix, env_prefix_target="all", env_ignore_empty=True
         )
         raise SettingsError(
-            _describe_invalid_value(error, lambda name: f"{prefix}{name.upper()}"),
+            _describe_invalid_value(error, named),
             "Change or unset it and run the command again.",
-            _drop_invalid_values(error, source()),
+            _drop_invalid_values(error, source()).with_setting_names(named),
         ) from None
 
 
-def build_settings(values: MappingABC[str, Any]) -> Settings:
+def build_settings(
+    values: MappingABC[str, Any], *, fields: MappingABC[str, str] | None = None
+) -> Settings:
     """Build the settings of an outbox from these values alone; the environment is not read.
 
     Args:
         values: by the names of the variables in lower case without `DLQ_`, such as
             `{"database_url": "postgresql://...", "schema": "dlq_orders"}`.
+        fields: the names that messages have for settings with other names in the caller's file.
 
     Raises:
         SettingsError: a name is unknown or a value is invalid. The message names the setting, and
             never contains a secret.
     """
+    named = SettingNames(None, fields or {})
     given = {name: value for name, value in values.items() if value is not None and value != ""}
     if unknown := sorted(set(values) - set(list_setting_names())):
         close = get_close_matches(unknown[0], list_setting_names(), n=1)
         raise SettingsError(
             f"{unknown[0]!r} is no setting{f': did you mean {close[0]!r}?' if close else '.'}",
             "deploy/README.md lists the settings.",
-            Settings.model_construct(),
+            Settings.model_construct().with_setting_names(named),
         )
     try:
-        return _GivenSettings(**given)
+        return _GivenSettings(**given).with_setting_names(named)
     except ValidationError as error:
-        valid = _drop_invalid_values(error, given)
-        raise SettingsError(_describe_invalid_value(error, str), "Correct it.", valid) from None
+        valid = _drop_invalid_values(error, given).with_setting_names(named)
+        message = _describe_invalid_value(error, named)
+        raise SettingsError(message, "Correct it.", valid) from None
 
 
 def _drop_invalid_values(error: ValidationError, given: MappingABC[str, Any]) -> Settings:
@@ -658,21 +735,19 @@ def list_setting_names() -> list[str]:
     return [str(field.validation_alias or name) for name, field in Settings.model_fields.items()]
 
 
-def _describe_invalid_value(error: ValidationError, get_shown: Callable[[str], str]) -> str:
+def _describe_invalid_value(error: ValidationError, named: SettingNames) -> str:
     """Name the setting, its value unless it is secret, and what is expected."""
     first: dict[str, Any] = {**error.errors(include_url=False)[0]}
     name = str(first["loc"][0])
-    field = next(
-        field
-        for key, field in Settings.model_fields.items()
-        if name in (key, field.validation_alias)
+    found = next(
+        info for key, info in Settings.model_fields.items() if name in (key, info.validation_alias)
     )
-    shown = get_shown(str(field.validation_alias or name))
-    if "SecretStr" in str(field.annotation):
+    shown = named.show(str(found.validation_alias or name))
+    if "SecretStr" in str(found.annotation):
         del first["input"]
-    if field.annotation in (int, float):
-        kind = "a whole number" if field.annotation is int else "a number"
-        return f"{shown}: {first['input']!r} is not {kind} {_describe_bounds(field.metadata)}."
+    if found.annotation in (int, float):
+        kind = "a whole number" if found.annotation is int else "a number"
+        return f"{shown}: {first['input']!r} is not {kind} {_describe_bounds(found.metadata)}."
     return describe_invalid_value(shown, first)
 
 

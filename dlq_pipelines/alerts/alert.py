@@ -5,7 +5,7 @@ a row for each notice and channel. A crash therefore never loses a notice and ne
 decision. `delivery.py` sends the notices.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
@@ -15,6 +15,7 @@ from dlq_pipelines.alerts.routes import Route, select_channels
 from dlq_pipelines.alerts.rules import Finding, Severity, Thresholds, evaluate_rules
 from dlq_pipelines.audit import AuditContext, RunOptions, record_audit_entry
 from dlq_pipelines.errors import NotFoundError
+from dlq_pipelines.links import NO_LINKS, Links
 from dlq_pipelines.paging import decode_cursor, encode_cursor
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.text import RedactTexts
@@ -48,6 +49,7 @@ class Alert:
         notified_at: time of the last notice of this episode; None: none was sent.
         silenced_until: no notices are sent before this time.
         owner: the owner of its cause.
+        link: an address that shows more, if it has one.
     """
 
     key: str
@@ -62,6 +64,7 @@ class Alert:
     resolved_at: datetime | None = None
     silenced_until: datetime | None = None
     owner: str | None = None
+    link: str | None = None
 
     @property
     def cursor(self) -> str:
@@ -97,7 +100,8 @@ class AlertPolicy:
         routes: which channel receives which notices.
         redact: hides parts of the titles and details of causes.
         zone: the time zone of days.
-        ui_url: the address of Dagster's UI, for links to runs; None: no links.
+        links: where people can look.
+        name_settings: returns a text in which each setting has the name that its owner can change.
     """
 
     thresholds: Thresholds = Thresholds()  # noqa: RUF009 - frozen
@@ -107,7 +111,8 @@ class AlertPolicy:
     routes: tuple[Route, ...] = ()
     redact: RedactTexts = list
     zone: tzinfo = UTC
-    ui_url: str | None = None
+    links: Links = NO_LINKS
+    name_settings: Callable[[str], str] = str
 
 
 @dataclass(frozen=True)
@@ -192,6 +197,7 @@ def _update_text(alert: Alert, finding: Finding) -> Alert:
         owner=finding.owner or alert.owner,
         summary=finding.summary,
         detail=finding.detail,
+        link=finding.link,
     )
 
 
@@ -223,7 +229,9 @@ def _compare_findings(
     )
     found = {
         finding.key: finding
-        for finding in evaluate_rules(figures, policy.thresholds, policy.ui_url)
+        for finding in evaluate_rules(
+            figures, policy.thresholds, policy.links, policy.name_settings
+        )
     }
     known = {
         row["key"]: _build_alert(row) for row in connection.run("alert.firing", keys=list(found))
@@ -283,13 +291,14 @@ def _update_unsent_notices(
     connection.run("alert.give_up_ended", now=now)
     for notice in connection.run("alert.unsent_notices").fetchall():
         finding = found.get(notice["key"])
-        text = (notice["summary"], notice["detail"])
-        if finding is not None and text != (finding.summary, finding.detail):
+        text = (notice["summary"], notice["detail"], notice["link"])
+        if finding is not None and text != (finding.summary, finding.detail, finding.link):
             connection.run(
                 "alert.update_notice",
                 id=notice["id"],
                 summary=finding.summary,
                 detail=f"{finding.detail} As of {now:%Y-%m-%d %H:%M} UTC.",
+                link=finding.link,
             )
 
 
@@ -325,6 +334,7 @@ def _queue_notice(
         owner=alert.owner,
         summary=alert.summary,
         detail=detail + transition.addition,
+        link=alert.link,
         now=now,
         channels=channels,
     )
@@ -338,6 +348,7 @@ def queue_digest(
     detail: str,
     now: datetime,
     routes: Sequence[Route],
+    link: str | None = None,
 ) -> bool:
     """Queue the digest of a day once; return whether this call queued it.
 
@@ -348,6 +359,7 @@ def queue_digest(
         detail: further lines of plain text.
         now: the present time.
         routes: the digest goes to routes that take notices of severity `info`.
+        link: the address of the report; None: it has none.
     """
     row = connection.fetch_one(
         "alert.notice",
@@ -358,6 +370,7 @@ def queue_digest(
         owner=None,
         summary=summary,
         detail=detail,
+        link=link,
         now=now,
         channels=select_channels(routes, Severity.INFO, None),
     )

@@ -28,6 +28,7 @@ from dlq_pipelines.alerts.notify import (
 )
 from dlq_pipelines.alerts.routes import Route, compute_channel_id, select_channels
 from dlq_pipelines.alerts.rules import Severity
+from dlq_pipelines.links import NO_LINKS, Links
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.text import RedactTexts
 
@@ -49,6 +50,7 @@ class Sender:
 
     Attributes:
         outbox: the name of the outbox, which messages carry; None: it has no name.
+        links: where people can look.
     """
 
     routes: tuple[Route, ...] = ()
@@ -56,6 +58,7 @@ class Sender:
     secret: str | None = field(default=None, repr=False)
     redact: RedactTexts = list
     outbox: str | None = None
+    links: Links = NO_LINKS
 
     @property
     def urls(self) -> dict[str, str]:
@@ -278,7 +281,9 @@ def _build_death_event(row: DictRow, source: str, sender: Sender) -> dict[str, A
         source=source,
         subject=str(row["event_id"]),
         at=row["died_at"],
-        data={"outbox": sender.outbox} | {name: row[name] for name in names} | {"detail": detail},
+        data={"outbox": sender.outbox}
+        | {name: row[name] for name in names}
+        | {"detail": detail, "link": sender.links.link_event(row["event_id"])},
     )
 
 

@@ -43,7 +43,10 @@ _LINK_START = re.compile(r"(?i)(?<=://)|(?<=www)(?=\.)|(?<=@)|(?<=mailto:)|(?<=t
 
 @dataclass(frozen=True)
 class Notice:
-    """A notice for a channel; `kind` is fired, repeated, resolved or digest."""
+    """A notice for a channel; `kind` is fired, repeated, resolved or digest.
+
+    `link` is an address of our own, so channels may show it as a link.
+    """
 
     id: int
     key: str
@@ -54,6 +57,7 @@ class Notice:
     detail: str
     at: datetime
     owner: str | None = None
+    link: str | None = None
 
 
 def neutralize_text(text: str) -> str:
@@ -95,7 +99,8 @@ def format_body(notices: Sequence[Notice]) -> str:
     parts = [
         f"{_format_kind(notice)}: {neutralize_text(sanitize_line(notice.summary, 300))}\n"
         f"{neutralize_text(notice.detail)[:_MAX_DETAIL_LENGTH]}\n"
-        f"({neutralize_text(sanitize_line(notice.key, 200))}, {notice.at:%Y-%m-%d %H:%M} UTC)"
+        + (f"{notice.link}\n" if notice.link else "")
+        + f"({neutralize_text(sanitize_line(notice.key, 200))}, {notice.at:%Y-%m-%d %H:%M} UTC)"
         for notice in ordered[:_SHOWN_NOTICES]
     ]
     if len(ordered) > _SHOWN_NOTICES:
@@ -117,7 +122,7 @@ def _format_kind(notice: Notice) -> str:
 
 def build_alert_event(notice: Notice, *, source: str, outbox: str | None = None) -> dict[str, Any]:
     """Return a notice as a CloudEvent 1.0, with the same source and id each time it is sent."""
-    names = ("key", "kind", "event_type", "owner", "summary", "detail")
+    names = ("key", "kind", "event_type", "owner", "summary", "detail", "link")
     said = {"outbox": outbox} | {name: getattr(notice, name) for name in names}
     return build_cloud_event(
         f"notice/{notice.id}",

@@ -4,8 +4,8 @@ The key of a finding identifies it in later evaluations. `alert.py` decides who 
 often. The figures exclude muted causes.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from math import sqrt
@@ -13,6 +13,7 @@ from statistics import median
 
 from dlq_pipelines.alerts.checks import CHECK_DESCRIPTIONS, CHECKS_WITH_OWN_RULE
 from dlq_pipelines.causes.escalation import compute_escalation_limit, is_above_limit
+from dlq_pipelines.links import NO_LINKS, Links
 from dlq_pipelines.text import sanitize_line
 
 # Most rows that a figure counts. A figure that reaches it is a lower bound.
@@ -330,6 +331,7 @@ class Finding:
         detail: further facts and the next step, in one line.
         event_type: the event type that routes it; None: it concerns no single type.
         owner: the owner of its cause, who routes it; None: nobody owns one.
+        link: an address that shows more, if it has one.
         again: time until a reminder; None: the cool-down of the installation.
     """
 
@@ -341,6 +343,7 @@ class Finding:
     event_type: str | None = None
     again: timedelta | None = None
     owner: str | None = None
+    link: str | None = None
 
 
 def compute_spike_threshold(hours: Sequence[int]) -> float:
@@ -362,14 +365,18 @@ def compute_spike_threshold(hours: Sequence[int]) -> float:
 
 
 def evaluate_rules(
-    figures: AlertFigures, thresholds: Thresholds, ui_url: str | None = None
+    figures: AlertFigures,
+    thresholds: Thresholds,
+    links: Links = NO_LINKS,
+    name_settings: Callable[[str], str] = str,
 ) -> list[Finding]:
     """Return the findings of all rules, the most severe first.
 
     Args:
         figures: what the rules look at.
         thresholds: bounds of the rules.
-        ui_url: the address of Dagster's UI, for links; None: no links.
+        links: where people can look.
+        name_settings: returns a text in which each setting has the name that its owner can change.
     """
     findings = [
         *_find_backlog(figures, thresholds),
@@ -377,9 +384,38 @@ def evaluate_rules(
         *_find_causes(figures),
         *_find_escalating_causes(figures),
         *_find_fixes(figures),
-        *_find_failures(figures, ui_url),
+        *_find_failures(figures),
     ]
-    return sorted(findings, key=lambda finding: (-finding.severity.rank, finding.key))
+    return sorted(
+        (
+            replace(
+                finding,
+                detail=name_settings(finding.detail),
+                link=_find_link(finding, figures, links),
+            )
+            for finding in findings
+        ),
+        key=lambda finding: (-finding.severity.rank, finding.key),
+    )
+
+
+def _find_link(finding: Finding, figures: AlertFigures, links: Links) -> str | None:
+    """Return the address that shows more about a finding, if it has one."""
+    subject = finding.key.partition(":")[2]
+    match finding.rule:
+        case "backlog" | "oldest" | "deaths":
+            return links.link_causes()
+        case "new_cause" | "new_detail" | "regressed" | "escalating":
+            return links.link_cause(subject)
+        case "halted":
+            return links.link_fix(int(subject))
+        case "parked":
+            return links.link_parked_events()
+        case "job":
+            (run,) = (job.failed_run for job in figures.failed_jobs if job.job == subject)
+            return links.link_run(run)
+        case _:
+            return None
 
 
 def _build_finding(
@@ -540,12 +576,12 @@ def _find_fixes(figures: AlertFigures) -> Iterator[Finding]:
         )
 
 
-def _find_failures(figures: AlertFigures, ui_url: str | None) -> Iterator[Finding]:
+def _find_failures(figures: AlertFigures) -> Iterator[Finding]:
     for check in figures.failed_checks:
         if check.name != CHECKS_WITH_OWN_RULE:
             yield _build_check_finding(check)
     for job in figures.failed_jobs:
-        yield _build_job_finding(job, ui_url)
+        yield _build_job_finding(job)
 
 
 def _build_check_finding(check: FailedCheck) -> Finding:
@@ -569,7 +605,7 @@ def _format_value(value: object) -> str:
     return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
 
 
-def _build_job_finding(job: FailedJob, ui_url: str | None) -> Finding:
+def _build_job_finding(job: FailedJob) -> Finding:
     """Return what failed, with where to look and how to run it again."""
     last = f"{job.succeeded_at:%Y-%m-%d %H:%M} UTC" if job.succeeded_at else "never"
     days = [*job.days, *([f"{job.more_days:,} more"] if job.more_days else [])]
@@ -581,7 +617,7 @@ def _build_job_finding(job: FailedJob, ui_url: str | None) -> Finding:
         f"The job {job.job} failed" + (f" for {named}" if days else ""),
         f"Dagster shows why in run {job.failed_run} of {job.failed_at:%Y-%m-%d %H:%M} UTC. "
         f"Once the cause is resolved, {repair}. `dlq doctor` checks what jobs need. "
-        f"Last success: {last}." + (f" {ui_url}/runs/{job.failed_run}" if ui_url else ""),
+        f"Last success: {last}.",
         of=job.job,
     )
 

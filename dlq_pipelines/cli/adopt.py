@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     # A command imports what it needs when it runs.
     from dlq_pipelines.outbox.adopt import ProposedMapping
 
+app = typer.Typer()
 
+
+@app.command("adopt")
 @with_output_format
 def adopt_command(
     table: Annotated[

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from dlq_pipelines.alerts.alert import Alert
 
 app = typer.Typer(
+    name="alerts",
     help="Alerts and the channels that they are sent to.\n\n"
     "DLQ_ALERT_URLS lists the channels. Conditions precede an address: a lowest severity "
     "(`critical:`), and patterns for the event type (`event_type=order.*:`) and the owner of the "

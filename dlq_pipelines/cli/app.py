@@ -8,31 +8,15 @@ Ctrl-C, 141 output closed by its reader.
 import os
 import re
 import sys
+from importlib import import_module
 from typing import Annotated, Any
 
 import click
 import typer
 import typer.main
-from rich.console import Console
-from typer.core import TyperArgument, TyperCommand
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 
-from dlq_pipelines.cli import (
-    adopt,
-    alerts,
-    archive,
-    causes,
-    dead_events,
-    demo,
-    doctor,
-    erase,
-    fixes,
-    migrate,
-    reports,
-    serve,
-    up,
-)
 from dlq_pipelines.errors import DlqError, NotFoundError, RefusedError
-from dlq_pipelines.text import sanitize_line
 
 
 class _Argument(TyperArgument):
@@ -46,30 +30,72 @@ class _Argument(TyperArgument):
 typer.main.TyperArgument = _Argument  # type: ignore[attr-defined]
 # Typer lists the arguments itself; click would list them a second time.
 TyperCommand.format_arguments = lambda *_: None  # type: ignore[method-assign]
+# The name of each module with a command, and the summary of its help.
+_SUMMARIES = {
+    "adopt": "Propose a mapping for an outbox table.",
+    "migrate": "Apply pending migrations.",
+    "doctor": "Check the installation.",
+    "erase": "Erase payloads and errors of events from outbox, archive, ledger, fixes and alerts.",
+    "demo": "Play fourteen days of a shop whose deliveries really fail, and run every job.",
+    "up": "Run Dagster's UI and daemon for this installation.",
+    "serve": "Serve the HTTP API, which is described at /docs.",
+    "dead-events": "Events that died.",
+    "archive": "The archive of dead events.",
+    "causes": "The causes of death.",
+    "fixes": "Fixes and the events that they retry.",
+    "reports": "The daily failure reports.",
+    "alerts": "Alerts and the channels that they are sent to.",
+    "tokens": "Tokens of the HTTP API.",
+}
+
+
+class _Commands(TyperGroup):
+    """The commands of `dlq`. A command's module is imported when the command is used.
+
+    Help and completion of `dlq` itself need names and summaries only; the modules take 60 ms.
+    """
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.commands = {
+            name: click.Command(name, help=summary) for name, summary in _SUMMARIES.items()
+        }
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, load_command(name) if name and command else None, rest
+
+
+def list_commands() -> list[str]:
+    """Return the names of all commands and groups of commands, in the order of the help."""
+    return list(_SUMMARIES)
+
+
+def load_command(name: str) -> click.Command:
+    """Import a command or a group of commands.
+
+    Args:
+        name: one of `list_commands`. `app` of the module `dlq_pipelines.cli.<name>` declares it.
+    """
+    module = import_module(f"dlq_pipelines.cli.{name.replace('-', '_')}")
+    parent = typer.Typer(rich_markup_mode=app.rich_markup_mode)
+    parent.add_typer(module.app)
+    return typer.main.get_group(parent).commands[name]
+
+
 # Help has boxes on a terminal and is plain text anywhere else.
 _IS_TERMINAL = bool(sys.stdout and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb")
 app = typer.Typer(
     name="dlq",
+    cls=_Commands,
     epilog="Exit codes: 0 done, 1 failed, 2 usage error, 3 not found or not dead, 4 refused, "
     "130 interrupted by Ctrl-C, 141 output closed by its reader.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown" if _IS_TERMINAL else None,
 )
-app.command("adopt")(adopt.adopt_command)
-app.command("migrate")(migrate.migrate_command)
-app.command("doctor")(doctor.doctor_command)
-app.command("erase")(erase.erase_events_command)
-app.command("demo")(demo.demo_command)
-app.command("up")(up.up_command)
-app.command("serve")(serve.serve_command)
-app.add_typer(dead_events.app, name="dead-events")
-app.add_typer(archive.app, name="archive")
-app.add_typer(causes.app, name="causes")
-app.add_typer(fixes.app, name="fixes")
-app.add_typer(reports.app, name="reports")
-app.add_typer(alerts.app, name="alerts")
-app.add_typer(serve.tokens_app, name="tokens")
 
 # click names the types of Typer's options; only the message can be reworded.
 _TYPE_NAMES = {
@@ -125,6 +151,8 @@ def run() -> int:
         text = _describe_error(error)
         if text is None:
             raise
+        from rich.console import Console
+
         Console(stderr=True, soft_wrap=True, markup=False, highlight=False).print(f"dlq: {text}")
         return _exit_code(error)
 
@@ -152,6 +180,8 @@ def _describe_error(error: Exception) -> str | None:
         text = describe_transient_error(error) or f"PostgreSQL refused: {message}. {hint}"
     else:
         return None
+    from dlq_pipelines.text import sanitize_line
+
     # The text may contain hostile text of a server, a file name or an argument.
     return sanitize_line(text, 2000)
 

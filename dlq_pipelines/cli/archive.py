@@ -26,7 +26,9 @@ from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.text import format_count
 
 app = typer.Typer(
-    help="The archive of dead events.\n\nExample: `dlq archive run --dry-run`", no_args_is_help=True
+    name="archive",
+    help="The archive of dead events.\n\nExample: `dlq archive run --dry-run`",
+    no_args_is_help=True,
 )
 RetentionReason = Annotated[str, typer.Option("--reason", help=REASON_HELP)]
 

@@ -37,7 +37,11 @@ if TYPE_CHECKING:
     from dlq_pipelines.audit import AuditContext, RunOptions
     from dlq_pipelines.causes.catalogue import CauseChange, CauseDetail, CauseTextColumn
 
-app = typer.Typer(help="The causes of death.\n\nExample: `dlq causes list`", no_args_is_help=True)
+app = typer.Typer(
+    name="causes",
+    help="The causes of death.\n\nExample: `dlq causes list`",
+    no_args_is_help=True,
+)
 CauseId = Annotated[
     str, typer.Argument(help="The cause, as `dlq causes list` lists it.", metavar="CAUSE")
 ]

@@ -57,7 +57,9 @@ if TYPE_CHECKING:
     from dlq_pipelines.retries.history import EventDeath, EventHistory, EventRetry
 
 app = typer.Typer(
-    help="Events that died.\n\nExample: `dlq dead-events list --limit 5`", no_args_is_help=True
+    name="dead-events",
+    help="Events that died.\n\nExample: `dlq dead-events list --limit 5`",
+    no_args_is_help=True,
 )
 app.command("export")(export_deaths_command)
 EventId = Annotated[str, typer.Argument(help="The event's id.", metavar="ID")]

@@ -4,7 +4,10 @@ from typing import Annotated
 
 import typer
 
+app = typer.Typer()
 
+
+@app.command("demo")
 def demo_command(
     reset: Annotated[
         bool, typer.Option("--reset", help="Delete an earlier demo and play it again.")

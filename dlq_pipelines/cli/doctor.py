@@ -8,7 +8,10 @@ import typer
 
 from dlq_pipelines.cli.output import OutputFormat, print_list, with_output_format
 
+app = typer.Typer()
 
+
+@app.command("doctor")
 @with_output_format
 def doctor_command(format: OutputFormat = OutputFormat.TABLE) -> None:
     """Check the installation.

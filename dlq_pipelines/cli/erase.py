@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     # A command imports what it needs when it runs.
     from dlq_pipelines.erase import ErasureResult
 
+app = typer.Typer()
 
+
+@app.command("erase")
 @with_output_format
 def erase_events_command(
     reason: Reason,

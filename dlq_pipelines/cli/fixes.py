@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from dlq_pipelines.retries.parked import ParkedEvent
 
 app = typer.Typer(
+    name="fixes",
     help="Fixes and the events that they retry.\n\nExample: `dlq fixes list --open`",
     no_args_is_help=True,
 )

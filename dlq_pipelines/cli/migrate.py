@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from dlq_pipelines.postgres.queries import TableNames
     from dlq_pipelines.settings import Settings
 
+app = typer.Typer()
+
 
 class Script(StrEnum):
     """A script that can be printed: the migrations, or the roles."""
@@ -67,6 +69,7 @@ _RemovalReason = Annotated[
 _Yes = Annotated[bool, typer.Option("--yes", help="With --remove: skip the confirmation.")]
 
 
+@app.command("migrate")
 @with_output_format
 def migrate_command(
     actor: Actor,

@@ -11,10 +11,6 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
-from rich.cells import cell_len
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from dlq_pipelines.cli.options import build_option, with_options
 from dlq_pipelines.text import RawJson, escape_spreadsheet_text, render_json, sanitize_line
@@ -40,14 +36,8 @@ _FORMAT = Annotated[
     typer.Option(help="table for people; json or csv for programs, with all fields."),
 ]
 _JSON = Annotated[bool, typer.Option("--json", help="Same as --format json.")]
-# Cells of at most this many characters stay on one line. Ids, times and most types are shorter,
-# so they can be copied whole. A column of longer cells is at least this wide.
-_ONE_LINE = 25
-_GAP = 2
 # Characters of a cell on a terminal.
 _LONGEST_CELL = 500
-# A name and a value: wrapping the value is as legible as a line per value.
-_TWO_COLUMNS = 2
 
 
 def with_output_format(command: Callable[..., None]) -> Callable[..., None]:
@@ -172,20 +162,9 @@ def print_table(
         for line in ([*columns], *zip(*columns.values(), strict=True)):
             typer.echo("\t".join(line))
         return
-    console, hidden = Console(), list[str]()
-    shown = dict(columns)
-    while _measure_least_width(shown) > console.width and len(hidden) < len(optional):
-        hidden.append(optional[len(hidden)])
-        del shown[hidden[-1]]
-    if _measure_least_width(shown) > console.width and len(shown) > _TWO_COLUMNS:
-        _write_records(console, columns)
-        return
-    _write_columns(console, shown)
-    if hidden:
-        names = ", ".join(hidden)
-        typer.echo(
-            f"Columns hidden (narrow terminal): {names}. Use a wider terminal or --json.", err=True
-        )
+    from dlq_pipelines.cli.terminal import print_columns
+
+    print_columns(columns, optional)
 
 
 def _read_zone() -> tzinfo:
@@ -222,39 +201,6 @@ def _format_csv_cell(value: object) -> object:
     if isinstance(value, datetime):
         return render_json(value).strip('"')
     return escape_spreadsheet_text(str(value))
-
-
-def _measure_longest(name: str, cells: Sequence[str]) -> int:
-    return max(map(cell_len, [name, *cells]))
-
-
-def _measure_least_width(columns: Mapping[str, Sequence[str]]) -> int:
-    """Return the width at which short cells stay whole and long cells wrap legibly."""
-    widths = [min(_measure_longest(name, cells), _ONE_LINE) for name, cells in columns.items()]
-    return sum(widths) + _GAP * (len(widths) - 1)
-
-
-def _write_columns(console: Console, columns: Mapping[str, Sequence[str]]) -> None:
-    table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
-    for name, cells in columns.items():
-        is_short = _measure_longest(name, cells) <= _ONE_LINE
-        table.add_column(name, no_wrap=is_short, overflow="fold")
-    for row in zip(*columns.values(), strict=True):
-        table.add_row(*map(Text, row))
-    console.print(table)
-
-
-def _write_records(console: Console, columns: Mapping[str, Sequence[str]]) -> None:
-    """Write one line per value, and an empty line between rows."""
-    for number, row in enumerate(zip(*columns.values(), strict=True)):
-        record = Table.grid(padding=(0, _GAP, 0, 0))
-        record.add_column(style="bold", no_wrap=True)
-        record.add_column(overflow="fold")
-        for name, value in zip(columns, row, strict=True):
-            record.add_row(name, Text(value))
-        if number:
-            console.print()
-        console.print(record)
 
 
 def summarize_failure(error: str | None) -> str:

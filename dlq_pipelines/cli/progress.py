@@ -4,8 +4,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-
 from dlq_pipelines.text import format_count
 
 # Without a terminal, quick work prints nothing, and the log of an hour's work stays short.
@@ -30,6 +28,8 @@ def show_progress(
     def describe(done: int) -> str:
         count = f"{done:,} of {format_count(total, unit)}" if total else format_count(done, unit)
         return f"{title}: {count}"
+
+    from rich.console import Console
 
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     if console.is_terminal and not console.is_dumb_terminal:

@@ -1,7 +1,6 @@
 """`dlq reports`: build, open and show the daily failure reports."""
 
 import sys
-import webbrowser
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -33,7 +32,9 @@ class ReportFormat(StrEnum):
 
 
 app = typer.Typer(
-    help="The daily failure reports.\n\nExample: `dlq reports show`", no_args_is_help=True
+    name="reports",
+    help="The daily failure reports.\n\nExample: `dlq reports show`",
+    no_args_is_help=True,
 )
 Day = Annotated[
     str | None,
@@ -88,6 +89,8 @@ def open_report_command(day: Day = None) -> None:
 
     Example: `dlq reports open --day 2026-11-24`
     """
+    import webbrowser
+
     from dlq_pipelines.installation import get_reports_folder, open_reports_target
     from dlq_pipelines.reports.publish import fetch_report_page
 

@@ -4,7 +4,10 @@ from typing import Annotated
 
 import typer
 
+app = typer.Typer()
 
+
+@app.command("up")
 def up_command(
     port: Annotated[
         int, typer.Option(min=1, max=65535, help="Port of the UI, on 127.0.0.1.")

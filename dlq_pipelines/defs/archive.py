@@ -31,7 +31,7 @@ class ArchiveConfig(dg.Config):
 
     older_than_days: int | None = Field(
         default=None,
-        description="Days since the death, 0 to 36,500. Empty: DLQ_DEAD_RETENTION_DAYS.",
+        description="Days since the death, 0 to 36,500. Empty: the usual retention.",
     )
     reason: str = Field(default="retention", description="Reason for the audit log.")
     dry_run: bool = Field(
@@ -60,7 +60,7 @@ def define_archive(outbox: Outbox) -> dg.Definitions:
             outbox,
             "Starts {archive_dead_events} with dry_run: false, so that old dead events leave the "
             "table that workers poll.",
-            when="{archive_daily_at} in DLQ_TIMEZONE, after the exports.",
+            when="{archive_daily_at} in {timezone}, after the exports.",
             changes="Moves rows from the outbox table to the archive.",
             rerun="The next tick moves what a missed one left; launch {archive_dead_events} with "
             "dry_run: false to archive now.",
@@ -75,7 +75,7 @@ def define_archive(outbox: Outbox) -> dg.Definitions:
             outbox,
             "Starts {purge_archive} with dry_run: false, which permanently deletes rows and files "
             "past their retention.",
-            when="{purge_weekly_at} in DLQ_TIMEZONE.",
+            when="{purge_weekly_at} in {timezone}.",
             changes="The archive, the ledger of deaths, and files; {schema}.audit keeps their "
             "numbers.",
             rerun="A missed tick can wait for the next one; launch {purge_archive} with dry_run: "
@@ -284,7 +284,7 @@ def _purge_files(session: Session, audit: AuditContext, options: RunOptions) -> 
 def _define_checks(outbox: Outbox) -> list[dg.AssetChecksDefinition]:
     archive = outbox.build_key("dead_event_archive")
 
-    @dg.asset_check(asset=archive, description=describe_check("no_event_is_missing"))
+    @dg.asset_check(asset=archive, description=describe_check(outbox, "no_event_is_missing"))
     def no_event_is_missing(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         """Find events of the ledger that are in neither table, or in both, and deaths it missed."""
         with outbox.session() as session:
@@ -301,7 +301,7 @@ def _define_checks(outbox: Outbox) -> list[dg.AssetChecksDefinition]:
                 session, "no_event_is_missing", passed=found.is_balanced, figures=figures
             )
 
-    @dg.asset_check(asset=archive, description=describe_check("archive_has_every_column"))
+    @dg.asset_check(asset=archive, description=describe_check(outbox, "archive_has_every_column"))
     def archive_has_every_column() -> dg.AssetCheckResult:
         """Find columns that the archive lacks or has in another type, and would lose."""
         with outbox.session() as session:
@@ -313,7 +313,7 @@ def _define_checks(outbox: Outbox) -> list[dg.AssetChecksDefinition]:
                 figures={"wrong": wrong or "none"},
             )
 
-    @dg.asset_check(asset=archive, description=describe_check("nothing_stays_too_long"))
+    @dg.asset_check(asset=archive, description=describe_check(outbox, "nothing_stays_too_long"))
     def nothing_stays_too_long() -> dg.AssetCheckResult:
         """Count events that should be archived. A warning, because no event is lost."""
         with outbox.session() as session:

@@ -232,7 +232,8 @@ def _define_causes_asset(outbox: Outbox) -> dg.AssetsDefinition:
 
 def _define_checks(outbox: Outbox) -> list[dg.AssetChecksDefinition]:
     @dg.asset_check(
-        asset=outbox.build_key("outbox_event"), description=describe_check("backlog_is_small")
+        asset=outbox.build_key("outbox_event"),
+        description=describe_check(outbox, "backlog_is_small"),
     )
     def backlog_is_small() -> dg.AssetCheckResult:
         """Count the dead events. The alert rule `backlog` reports them."""
@@ -255,7 +256,7 @@ def _define_checks(outbox: Outbox) -> list[dg.AssetChecksDefinition]:
 
     @dg.asset_check(
         asset=outbox.build_key("dead_event_causes"),
-        description=describe_check("rollup_matches_ledger"),
+        description=describe_check(outbox, "rollup_matches_ledger"),
     )
     def rollup_matches_ledger() -> dg.AssetCheckResult:
         """Compare the daily rollup and the counters with the ledger."""
@@ -267,7 +268,7 @@ def _define_checks(outbox: Outbox) -> list[dg.AssetChecksDefinition]:
 
     @dg.asset_check(
         asset=outbox.build_key("dead_event_causes"),
-        description=describe_check("stages_match_ledger"),
+        description=describe_check(outbox, "stages_match_ledger"),
     )
     def stages_match_ledger() -> dg.AssetCheckResult:
         """Compare the counted outcomes of every stage with the ledger of retries."""

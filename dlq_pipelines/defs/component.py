@@ -1,5 +1,9 @@
 """The definitions of one outbox as a Dagster component, which a `defs.yaml` configures."""
 
+import re
+import unicodedata
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -7,7 +11,9 @@ from pydantic import Field, create_model
 
 from dlq_pipelines.defs.factory import dead_letter_definitions
 from dlq_pipelines.settings import (
+    MAX_NAME_LENGTH,
     NAME_PATTERN,
+    SettingNames,
     Settings,
     SettingsError,
     build_settings,
@@ -20,8 +26,12 @@ _DEFAULTS = {
     str(field.validation_alias or name): field.default
     for name, field in Settings.model_fields.items()
 }
+# pydantic has a method of the other name.
+_FIELD_NAMES = {"schema": "schema_name"}
+# A field of the component has the name of its variable in lower case.
+_NAMED = Settings.model_construct().with_setting_names(SettingNames(None, _FIELD_NAMES))
 _DESCRIPTIONS = {
-    str(field.validation_alias or name): field.description or ""
+    str(field.validation_alias or name): _NAMED.name_settings(field.description or "")
     for name, field in Settings.model_fields.items()
 }
 
@@ -43,15 +53,18 @@ _FIELDS: dict[str, Any] = {
     for name in list_setting_names()
     if name not in _NOT_HERE and not name.startswith("api_")
 }
+_PATHS = ("home", "export_uri", "report_uri")
 _SettingFields = create_model("_SettingFields", __base__=dg.Model, **_FIELDS)
 _DEFS_YAML = """\
 # The dead-letter operations of one outbox. `dg check defs` checks this file; deploy/README.md of
 # dlq-pipelines describes every setting: the names here are the variables without DLQ_, in lower
-# case. Migrate the outbox once: DLQ_DATABASE_URL=... DLQ_SCHEMA=dlq_{name} dlq migrate
+# case. A relative path is below the folder of the project. Migrate the outbox once:
+# DLQ_DATABASE_URL=... DLQ_SCHEMA=dlq_{name} dlq migrate
 type: {type}
 
 attributes:
-  name: {name}
+  # At most 30 lower-case letters, digits and underscores, the first one a letter.
+  name: "{name}"
   database_url: "{{{{ env.{variable}_DATABASE_URL }}}}"
 
   # The application's table: a preset, or a TOML file that `dlq adopt TABLE` writes.
@@ -68,22 +81,43 @@ attributes:
 
   # dead_retention_days: 30
   # archive_retention_days: 365
-  # Without targets, files are in .dlq/{name} below the folder of the process.
+  # Without targets, files are in the folder .dlq/{name} of the project.
   # export_uri: s3://bucket/{name}
   # report_uri: s3://bucket/{name}-reports
   # alert_urls: "{{{{ env.{variable}_ALERT_URLS }}}}"
 """
 
 
+def build_outbox_name(folder: str) -> str:
+    """Return a valid name for an outbox, as close to that of its folder as possible.
+
+    `orders-eu` becomes `orders_eu`, and `2fast`, which begins with no letter, `outbox_2fast`.
+    """
+    ascii_text = unicodedata.normalize("NFKD", folder).encode("ascii", "ignore").decode()
+    words = re.sub(r"[^a-z0-9]+", "_", ascii_text.lower()).strip("_")
+    name = words if words[:1].isalpha() else f"outbox_{words}"
+    return name[:MAX_NAME_LENGTH].rstrip("_")
+
+
+def _resolve_path(project: Path, text: str | None) -> str | None:
+    """Return the absolute path of one that may be relative to the project; a URI is left as it is.
+
+    The processes of Dagster start in different folders.
+    """
+    if not text or "://" in text:
+        return text
+    return str(project / Path(text).expanduser())
+
+
 class DeadLetterQueueScaffolder(dg.Scaffolder):
-    """Writes a documented `defs.yaml`; the name of the outbox is that of the folder."""
+    """Writes a documented `defs.yaml`; the name of the outbox follows that of the folder."""
 
     def scaffold(self, request: dg.ScaffoldRequest) -> None:
         """Write the file."""
         if request.scaffold_format != "yaml":
             dg.scaffold_component(request)
             return
-        name = request.target_path.name.lower().replace("-", "_")
+        name = build_outbox_name(request.target_path.name)
         text = _DEFS_YAML.format(type=request.type_name, name=name, variable=name.upper())
         if request.append:
             with request.target_path.open("a", encoding="utf-8") as file:
@@ -97,8 +131,8 @@ class DeadLetterQueue(dg.Component, _SettingFields, dg.Resolvable):
     """Dead-letter operations for one PostgreSQL outbox.
 
     Archives old dead events, reports why events die, exports them as files, and retries them in
-    stages once a fix is flagged. All settings of dlq-pipelines are attributes, named as their
-    variables in lower case without `DLQ_`. Nothing else is read from the environment, so a
+    stages once a fix is flagged. All settings of dlq-pipelines are attributes, named as the
+    variables in lower case without their prefix. Nothing else is read from the environment, so a
     project can have many outboxes.
     """
 
@@ -130,9 +164,8 @@ class DeadLetterQueue(dg.Component, _SettingFields, dg.Resolvable):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Build the definitions; a wrong setting fails their runs and ticks, not the location."""
-        del context
         return dead_letter_definitions(
-            self._read_settings,
+            partial(self._read_settings, context.project_root),
             name=self.name,
             key_prefix=self.key_prefix,
             group=self.group,
@@ -140,14 +173,20 @@ class DeadLetterQueue(dg.Component, _SettingFields, dg.Resolvable):
             schedules=self.schedules,
         )
 
-    def _read_settings(self) -> Settings:
+    def _read_settings(self, project: Path) -> Settings:
+        given = self.model_dump(include=set(_FIELDS))
+        given["home"] = given["home"] or f".dlq/{self.name}"
+        if (given["outbox_mapping"] or "").endswith(".toml"):
+            given["outbox_mapping"] = _resolve_path(project, given["outbox_mapping"])
         settings = build_settings(
             {
-                **self.model_dump(include=set(_FIELDS)),
+                **given,
+                **{name: _resolve_path(project, given[name]) for name in _PATHS},
                 "name": self.name,
                 "database_url": self.database_url,
                 "schema": self.schema_name,
-            }
+            },
+            fields=_FIELD_NAMES,
         )
         if settings.database_url is None:  # it would mean the embedded server
             raise SettingsError(

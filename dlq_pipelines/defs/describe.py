@@ -27,7 +27,8 @@ def describe_automation(outbox: Outbox, what: str, *, when: str, changes: str, r
     return outbox.fill_in_names(f"{what} When: {when} Changes: {changes} Rerun: {rerun}")
 
 
-def describe_check(name: str) -> str:
+def describe_check(outbox: Outbox, name: str) -> str:
     """Return the description of an asset check as Markdown."""
     check = CHECK_DESCRIPTIONS[name]
-    return f"{check.promise}\n\n- **Failure:** {check.failure}\n- **To do:** {check.next}"
+    text = f"{check.promise}\n\n- **Failure:** {check.failure}\n- **To do:** {check.next}"
+    return outbox.settings.name_settings(text)

@@ -56,7 +56,7 @@ def define_exports(outbox: Outbox) -> dg.Definitions:
             outbox,
             "Exports the day that ended at midnight, the days of the last two weeks that have no "
             "verified export, and earlier days whose files are not right any more.",
-            when="{export_daily_at} in DLQ_TIMEZONE, one run for each day.",
+            when="{export_daily_at} in {timezone}, one run for each day.",
             changes="The files of these days, and their rows in {schema}.export_day.",
             rerun="The next tick catches up after a missed one; backfill dead_event_export for "
             "older days.",
@@ -97,7 +97,7 @@ def _define_export_asset(outbox: Outbox) -> dg.AssetsDefinition:
                 _CHECK,
                 asset=outbox.build_key("dead_event_export"),
                 blocking=True,
-                description=describe_check(_CHECK),
+                description=describe_check(outbox, _CHECK),
             )
         ],
     )

@@ -11,13 +11,12 @@ import dagster as dg
 from dlq_pipelines.defs.session import Session, open_session
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.installation import get_exports_uri, get_reports_uri
+from dlq_pipelines.links import OUTBOX_TAG
 from dlq_pipelines.settings import Settings, SettingsError
 
 ReadSettings = Callable[[], Settings]
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-# The tag of every run of an outbox's jobs; its value is the outbox's label.
-OUTBOX_TAG = "dlq/outbox"
 # Dagster starts queued runs of a higher priority first: an alert or a fix waits for no backfill.
 URGENT = {"dagster/priority": "10"}
 # The jobs. A failed run of one of them is an alert.
@@ -162,15 +161,17 @@ class Outbox:
 
         `{archive_daily}` is the name of that schedule here, and so for jobs and sensors;
         `{archive_daily_at}` is "At 03:00", and `{archive_daily_by}` names the schedule too;
-        `{schema}` is the schema of the tables.
+        `{schema}` is the schema of the tables, `{timezone}` the time zone of the schedules. A
+        setting is named by its variable, such as `DLQ_REPORT_URI`, and shown by its name here.
         """
         words = {name: self.build_name(name) for name in (*JOBS, *CRONS, *SENSORS)}
         words["schema"] = self.settings.schema_name
+        words["timezone"] = self.settings.timezone
         for name in CRONS:
             at = describe_cron(self.crons.get(name))
             words[f"{name}_at"] = at
             words[f"{name}_by"] = f"{at}, by `{words[name]}`" if name in self.crons else at
-        return text.format(**words)
+        return self.settings.name_settings(text.format(**words))
 
     def fill_in(self, function: _F) -> _F:
         """Fill in names and hours in the docstring of a function, which Dagster shows."""

@@ -89,7 +89,9 @@ def define_currency_check(
     if cron is None:
         return []
 
-    @dg.asset_check(asset=outbox.build_key(asset), name=name, description=describe_check(name))
+    @dg.asset_check(
+        asset=outbox.build_key(asset), name=name, description=describe_check(outbox, name)
+    )
     def check() -> dg.AssetCheckResult:
         with outbox.session() as session:
             requested_at = next(
@@ -149,7 +151,7 @@ def process_days(
         return metadata, differences
 
     try:
-        differences = _process_all(context.partition_keys, process_and_record, done)
+        differences = _process_all(session, context.partition_keys, process_and_record, done)
         result = report_check_result(
             session, check, passed=not differences, figures={"differences": differences[:100]}
         )
@@ -167,7 +169,7 @@ def process_days(
 
 
 def _process_all(
-    days: Sequence[str], process_day: _ProcessDay, done: dict[str, Metadata]
+    session: Session, days: Sequence[str], process_day: _ProcessDay, done: dict[str, Metadata]
 ) -> list[str]:
     """Return the differences; `done` holds the days that succeeded, also if this raises."""
     refused, differences = [], []
@@ -175,7 +177,7 @@ def _process_all(
         try:
             done[key], found = process_day(key)
         except DlqError as error:
-            refused.append(f"{key}: {error}")
+            refused.append(f"{key}: {session.settings.name_settings(str(error))}")
         else:
             differences += found
     if refused:

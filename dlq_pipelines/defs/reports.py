@@ -20,7 +20,12 @@ from dlq_pipelines.defs.partitions import (
 from dlq_pipelines.defs.session import Session
 from dlq_pipelines.defs.tables import REPORT_DAY, describe_table
 from dlq_pipelines.errors import DlqError
-from dlq_pipelines.installation import build_alert_sender, build_report_policy, get_reports_uri
+from dlq_pipelines.installation import (
+    build_alert_sender,
+    build_links,
+    build_report_policy,
+    get_reports_uri,
+)
 from dlq_pipelines.reports.missing import list_days_without_report
 from dlq_pipelines.text import escape_markdown
 
@@ -56,7 +61,7 @@ def define_reports(outbox: Outbox) -> dg.Definitions:
             outbox,
             "Builds the report of the day that ended at midnight, and the missing reports of the "
             "last two weeks.",
-            when="{report_daily_at} in DLQ_TIMEZONE, one run for each day.",
+            when="{report_daily_at} in {timezone}, one run for each day.",
             changes="The pages of these days, and their rows in {schema}.report_day; with "
             "DLQ_REPORT_DIGEST, the queued digest of yesterday.",
             rerun="The next tick builds what a missed one left; backfill failure_report for older "
@@ -98,7 +103,7 @@ def _define_report_asset(outbox: Outbox) -> dg.AssetsDefinition:
                 _CHECK,
                 asset=outbox.build_key("failure_report"),
                 blocking=True,
-                description=describe_check(_CHECK),
+                description=describe_check(outbox, _CHECK),
             )
         ],
     )
@@ -163,9 +168,11 @@ def _queue_digest(context: dg.AssetExecutionContext, session: Session, report: "
             detail=digest.text,
             now=session.now,
             routes=build_alert_sender(session.settings).routes,
+            link=build_links(session.settings).link_report(report.day),
         )
     except (DlqError, psycopg.Error) as error:
-        reason = error if isinstance(error, DlqError) else type(error).__name__
+        reason = str(error) if isinstance(error, DlqError) else type(error).__name__
+        reason = session.settings.name_settings(reason)
         context.log.warning(f"The digest was not queued: {reason}")
 
 
@@ -180,6 +187,7 @@ def _build_metadata(report: "Report", days: int) -> Metadata:
     links = "\n".join(
         f"- {kind}: {escape_markdown(place, 2_000)}" for kind, place in report.places.items()
     )
+    address = figures.policy.links.link_report(report.day)
     return {
         "headline": dg.MetadataValue.text(report.headline),
         "deaths": dg.MetadataValue.int(figures.totals.deaths),
@@ -193,6 +201,7 @@ def _build_metadata(report: "Report", days: int) -> Metadata:
         ),
         "files": dg.MetadataValue.md(links),
         "report": _build_page_link(html),
+        **({"report_address": dg.MetadataValue.url(address)} if address else {}),
         "dagster/uri": dg.MetadataValue.text(html if "://" in html else Path(html).as_uri()),
     }
 

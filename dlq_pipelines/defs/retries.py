@@ -12,7 +12,12 @@ from dlq_pipelines.defs.describe import describe_automation
 from dlq_pipelines.defs.outbox import URGENT, Outbox
 from dlq_pipelines.defs.session import Session, get_utc_now, is_run_in_progress
 from dlq_pipelines.defs.tables import build_table
-from dlq_pipelines.installation import build_fix_terms, build_redact_errors, resolve_rate
+from dlq_pipelines.installation import (
+    build_fix_terms,
+    build_links,
+    build_redact_errors,
+    resolve_rate,
+)
 from dlq_pipelines.outbox.selection import FILTERS, Selection
 from dlq_pipelines.retries.advance import AdvanceResult, Patience, advance_fix
 from dlq_pipelines.retries.fix import Fix, StageOutcomes, WaitStep
@@ -210,7 +215,7 @@ class RetryEventsConfig(SelectionConfig):
     actor: str = Field(description="Who retries the events, for the audit log.")
     rate: float | None = Field(
         default=None,
-        description="Events that fall due per second, up to 100,000. Empty: DLQ_RETRY_RATE.",
+        description="Events that fall due per second, up to 100,000. Empty: the usual rate.",
     )
     parked: bool = Field(default=False, description="Also retry parked events.")
     dry_run: bool = Field(
@@ -360,7 +365,10 @@ def _define_retry_stage(outbox: Outbox) -> dg.JobDefinition:
             outcomes = get_stage_outcomes(session.connection, config.fix_id)
             redact = build_redact_errors(session.settings)
             session.record_success("retry_stage")
+            address = build_links(session.settings).link_fix(config.fix_id)
         metadata = _build_step_metadata(result, outcomes, redact)
+        if address is not None:
+            metadata["fix_address"] = dg.MetadataValue.url(address)
         context.add_output_metadata(metadata)
         _report_status(context, outbox, result, metadata)
         context.log.info(

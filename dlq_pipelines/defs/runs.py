@@ -17,9 +17,10 @@ from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 from pydantic import Field
 
 from dlq_pipelines.defs.describe import describe_automation
-from dlq_pipelines.defs.outbox import OUTBOX_TAG, Outbox
+from dlq_pipelines.defs.outbox import Outbox
 from dlq_pipelines.defs.schedules import define_schedule
 from dlq_pipelines.defs.session import get_location_tag
+from dlq_pipelines.links import OUTBOX_TAG
 
 _ROOT_TAG = "dagster/root_run_id"
 _BACKFILL_TAG = "dagster/backfill"
@@ -221,12 +222,15 @@ def define_clean_up(outbox: Outbox) -> dg.Definitions:
     """Define the clean-up of runs and its schedule."""
 
     @dg.op(name=outbox.build_name("clean_up_runs_op"))
+    @outbox.fill_in
     def clean_up_runs_op(context: dg.OpExecutionContext, config: CleanUpConfig) -> None:
         """Delete runs past `DLQ_RUN_RETENTION_DAYS`; with `dry_run`, count them."""
         with outbox.session() as session:
             days, now = session.settings.run_retention_days, session.now
         if not days:
-            context.log.info("DLQ_RUN_RETENTION_DAYS is 0: no run is deleted.")
+            context.log.info(
+                outbox.fill_in_names("DLQ_RUN_RETENTION_DAYS is 0: no run is deleted.")
+            )
             return
         if type(context.instance).__module__.startswith("dagster_cloud"):
             context.log.info("Dagster+ keeps runs by its own retention: no run is deleted.")
@@ -275,7 +279,7 @@ def define_clean_up(outbox: Outbox) -> dg.Definitions:
         description=describe_automation(
             outbox,
             "Starts {clean_up_runs} with dry_run: false, so that Dagster's database stops growing.",
-            when="{clean_up_runs_daily_at} in DLQ_TIMEZONE.",
+            when="{clean_up_runs_daily_at} in {timezone}.",
             changes="Deletes this outbox's runs that are older than DLQ_RUN_RETENTION_DAYS.",
             rerun="Not needed after a missed tick: the next one deletes those runs.",
         ),

@@ -150,6 +150,7 @@ def open_session(read_settings: Callable[[], Settings], name: str | None) -> Ite
         dagster.Failure: see `Outbox.session`.
     """
     prefix = f"{name}: " if name else ""
+    settings = None
     try:
         settings = read_settings()
         connection = open_connection(settings)
@@ -158,14 +159,21 @@ def open_session(read_settings: Callable[[], Settings], name: str | None) -> Ite
         finally:
             connection.close()
     except DatabaseUnavailableError as error:
-        # A named outbox has its address in its own setting, which may not be DLQ_DATABASE_URL.
-        hint = "Check the database_url of this outbox, and the server." if name else error.hint
-        raise dg.Failure(description=f"{prefix}{error.message} {hint}") from None
+        raise dg.Failure(description=f"{prefix}{_explain(error, settings)}") from None
     except (DlqError, ValueError, OSError) as error:
-        raise dg.Failure(description=f"{prefix}{error}") from None
+        text = str(error) if settings is None else settings.name_settings(str(error))
+        raise dg.Failure(description=f"{prefix}{text}") from None
     except (psycopg.OperationalError, psycopg.errors.InsufficientPrivilege) as error:
         reason = describe_transient_error(error) or _describe_refusal(error)
         raise dg.Failure(description=f"{prefix}{reason}") from None
+
+
+def _explain(error: DatabaseUnavailableError, settings: Settings | None) -> str:
+    """Return what is wrong and what to do. `dlq` connects to the outbox of `DLQ_*` only."""
+    if settings is None or settings.is_named_by_default:
+        return str(error)
+    hint = "Check DLQ_DATABASE_URL and the server."
+    return settings.name_settings(f"{error.message} {hint}")
 
 
 def _describe_refusal(error: psycopg.Error) -> str:

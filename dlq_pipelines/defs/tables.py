@@ -79,7 +79,12 @@ def describe_table(
         else {}
     )
     known = [
-        {"name": column, "type": type_, "nullable": nullable, "description": description}
+        {
+            "name": column,
+            "type": type_,
+            "nullable": nullable,
+            "description": settings.name_settings(description),
+        }
         for column, type_, nullable, description in columns
     ]
     return {

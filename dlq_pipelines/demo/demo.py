@@ -222,13 +222,18 @@ def _deliver_all(connection: Connection, database: Database, handlers: Handlers)
 
 
 def _run_days(instance: dg.DagsterInstance, days: list[date], progress: Progress) -> None:
-    bar = _add_bar(progress, "Classifying, exporting and reporting each day", 1 + 2 * len(days))
-    _run_job(instance, "classify_deaths")
-    progress.advance(bar)
-    for day in days:
-        for job in ("export_day", "build_report"):
-            _run_job(instance, job, partition_key=day.isoformat())
-            progress.advance(bar)
+    """Classify, then export and report all days, each in one run as a backfill does.
+
+    A run costs more than a second: with one for each day, the demo took a third longer.
+    """
+    bar = _add_bar(progress, "Classifying, exporting and reporting all days", 3)
+    span = {
+        "dagster/asset_partition_range_start": min(days).isoformat(),
+        "dagster/asset_partition_range_end": max(days).isoformat(),
+    }
+    for job, tags in (("classify_deaths", {}), ("export_day", span), ("build_report", span)):
+        _run_job(instance, job, tags=tags)
+        progress.advance(bar)
 
 
 def _try_fixes(
@@ -323,13 +328,11 @@ def _run_job(
     instance: dg.DagsterInstance,
     job: str,
     *,
-    partition_key: str | None = None,
     run_config: Any = None,
     tags: dict[str, str] | None = None,
 ) -> None:
     result = defs.resolve_job_def(job).execute_in_process(
         instance=instance,
-        partition_key=partition_key,
         run_config=run_config,
         tags={**_TAGS, **(tags or {})},
         raise_on_error=False,

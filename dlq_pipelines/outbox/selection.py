@@ -101,7 +101,7 @@ class Selection:
     )
     since: datetime | None = _filter(
         "Events that died at or after this time, such as 2026-11-24 or 2026-11-24T18:30. Times "
-        "without an offset are in DLQ_TIMEZONE.",
+        "without an offset are in the time zone of the outbox.",
         "dead since",
         str,
         _TIME,

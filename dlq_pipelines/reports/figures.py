@@ -14,6 +14,7 @@ import pandas as pd
 
 from dlq_pipelines.day import compute_midnight, validate_year
 from dlq_pipelines.exports.redact import Redaction
+from dlq_pipelines.links import NO_LINKS, Links
 from dlq_pipelines.reports.states import URGENT_STATES, CauseState
 from dlq_pipelines.validate import EventId
 
@@ -38,12 +39,14 @@ class ReportPolicy:
         archive_retention_days: days after which archived events are purged; 0: never.
         max_retries: retries after which an event that dies again is parked.
         redaction: removes secrets from errors and templates.
+        links: where people can look.
     """
 
     dead_retention_days: int = 30
     archive_retention_days: int = 365
     max_retries: int = 3
     redaction: Redaction = field(default_factory=Redaction)
+    links: Links = NO_LINKS
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ _CAUSE_HEADER = (
 
 
 def render_report_markdown(figures: ReportFigures, headline: str) -> str:
-    """Render headline, totals, the ten most harmful causes, fixes, retention, reconciliation."""
+    """Render headline, totals, the ten most harmful causes, fixes, retention and links."""
     parts = [
         f"# {figures.window.day.isoformat()}",
         f"**{escape_markdown(headline, 1_000)}**",
@@ -46,6 +46,10 @@ def render_report_markdown(figures: ReportFigures, headline: str) -> str:
     if figures.healed is not None:
         parts += ["## Healed without a person", _render_healed(figures.healed)]
     parts += ["## Retention and reconciliation", _render_retention(figures)]
+    links = figures.policy.links
+    addresses = {"Alerts": links.link_alerts(), "Runs in Dagster": links.link_runs()}
+    if shown := [f"[{name}]({address})" for name, address in addresses.items() if address]:
+        parts.append(" · ".join(shown))
     return "\n\n".join(parts) + "\n"
 
 

@@ -36,6 +36,7 @@ create table :"dlq_schema".alert (
     owner          text,  -- of its cause
     summary        text        not null,
     detail         text        not null,
+    link           text,  -- where to look: an address of dlq serve or of Dagster's UI
     fired_at       timestamptz not null,  -- start of this episode
     missing_since  timestamptz,  -- since when no rule finds it; it resolves ten minutes later
     notified_at    timestamptz,           -- time of the last notice of this episode
@@ -56,6 +57,7 @@ create table :"dlq_schema".alert_notice (
     owner      text,
     summary    text        not null,
     detail     text        not null,
+    link       text,
     at         timestamptz not null
 );
 comment on table :"dlq_schema".alert_notice

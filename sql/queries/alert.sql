@@ -282,19 +282,19 @@ select pg_try_advisory_xact_lock(hashtextextended(:'dlq_schema' || ' alerts', 0)
 select * from :"dlq_schema".alert where resolved_at is null or key = any(%(keys)s::text[]) order by key
 
 -- name: put
-insert into :"dlq_schema".alert as a (key, rule, severity, event_type, owner, summary, detail, fired_at, missing_since, notified_at,
-    resolved_at, silenced_until)
-values (%(key)s, %(rule)s, %(severity)s, %(event_type)s, %(owner)s, %(summary)s, %(detail)s, %(fired_at)s, %(missing_since)s,
-    %(notified_at)s, %(resolved_at)s, %(silenced_until)s)
+insert into :"dlq_schema".alert as a (key, rule, severity, event_type, owner, summary, detail, link, fired_at, missing_since,
+    notified_at, resolved_at, silenced_until)
+values (%(key)s, %(rule)s, %(severity)s, %(event_type)s, %(owner)s, %(summary)s, %(detail)s, %(link)s, %(fired_at)s,
+    %(missing_since)s, %(notified_at)s, %(resolved_at)s, %(silenced_until)s)
 on conflict (key) do update set rule = excluded.rule, severity = excluded.severity, event_type = excluded.event_type,
-    owner = excluded.owner, summary = excluded.summary, detail = excluded.detail, fired_at = excluded.fired_at,
+    owner = excluded.owner, summary = excluded.summary, detail = excluded.detail, link = excluded.link, fired_at = excluded.fired_at,
     missing_since = excluded.missing_since, notified_at = excluded.notified_at, resolved_at = excluded.resolved_at
 
 -- name: notice
 -- A notice with a delivery for each channel. The digest of a day is queued once.
 with notice as (
-    insert into :"dlq_schema".alert_notice (key, kind, severity, event_type, owner, summary, detail, at)
-    values (%(key)s, %(kind)s, %(severity)s, %(event_type)s, %(owner)s, %(summary)s, %(detail)s, %(now)s)
+    insert into :"dlq_schema".alert_notice (key, kind, severity, event_type, owner, summary, detail, link, at)
+    values (%(key)s, %(kind)s, %(severity)s, %(event_type)s, %(owner)s, %(summary)s, %(detail)s, %(link)s, %(now)s)
     on conflict do nothing
     returning id
 ), delivery as (
@@ -312,7 +312,7 @@ where n.key = %(key)s and n.at >= %(fired_at)s
 
 -- name: unsent_notices
 -- Notices of firing alerts that a channel has not received yet.
-select n.id, n.key, n.summary, n.detail
+select n.id, n.key, n.summary, n.detail, n.link
 from :"dlq_schema".alert_notice n
 where n.kind in ('fired', 'repeated')
     and exists (
@@ -321,7 +321,7 @@ where n.kind in ('fired', 'repeated')
 order by n.id desc limit 1000
 
 -- name: update_notice
-update :"dlq_schema".alert_notice set summary = %(summary)s, detail = %(detail)s where id = %(id)s
+update :"dlq_schema".alert_notice set summary = %(summary)s, detail = %(detail)s, link = %(link)s where id = %(id)s
 
 -- name: give_up_ended
 -- Give up deliveries of notices whose alert has ended since: the notice of its resolution is sent.

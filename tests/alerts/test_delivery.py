@@ -48,6 +48,7 @@ from dlq_pipelines.causes.catalogue import mute_cause
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.errors import NotFoundError
 from dlq_pipelines.exports.redact import parse_redaction
+from dlq_pipelines.links import Links
 from dlq_pipelines.postgres.connect import Connection, Database
 from tests.alerts.servers import Received, free_port, http_server, smtp_server
 from tests.rows import add_events, kill, one
@@ -67,8 +68,11 @@ def web() -> Iterator[Received]:
         yield received
 
 
+LINKS = Links("https://dlq.example.com")
+
+
 def make_sender(*entries: str, deaths: str | None = None) -> Sender:
-    return Sender(parse_routes(" ".join(entries)), deaths, SECRET)
+    return Sender(parse_routes(" ".join(entries)), deaths, SECRET, links=LINKS)
 
 
 def evaluate(
@@ -630,6 +634,18 @@ def test_neutralized_text_stays_readable() -> None:
     assert shown == readable.translate(NEUTRALIZED)
 
 
+def test_only_the_address_of_our_own_is_a_link(web: Received) -> None:
+    """An address in an error text is not: it is whatever the event's author wrote."""
+    ours = "https://dlq.example.com/api/causes/v2-1"
+    notice = Notice(
+        1, "k", "fired", Severity.WARNING, None, "s", f"at {ours}?hostile", NOW, link=ours
+    )
+    text = format_body([notice])
+    assert [line for line in text.splitlines() if "https://dlq" in line] == [ours]
+    assert send_with_apprise(f"json://{web.host}/", [notice], source="us") is None
+    assert f"\n{ours}\n" in json.loads(web.requests[0][1])["message"]
+
+
 def test_the_length_of_a_message_is_bounded() -> None:
     notices = [
         Notice(n, "k" * 10_000, "fired", Severity.WARNING, None, "s" * 10_000, "d\n" * 10_000, NOW)
@@ -691,7 +707,9 @@ def test_deaths_are_sent_in_batches_with_cause_and_without_payload(
         "cause_id",
         "detail",
         "exception_type",
+        "link",
     }
+    assert events[0]["data"]["link"] == f"{LINKS.public_url}/api/dead-events/{events[0]['subject']}"
     assert events[0]["data"]["exception_type"] == "requests.exceptions.ReadTimeout"
     assert send_death_events(connection, to, now=NOW) == (0, None)
 

@@ -26,6 +26,7 @@ from dlq_pipelines.alerts.rules import (
     compute_spike_threshold,
     evaluate_rules,
 )
+from dlq_pipelines.links import Links
 
 NOW = datetime(2026, 11, 24, 18, 30, tzinfo=UTC)
 COOLDOWN = timedelta(hours=4)
@@ -104,6 +105,29 @@ def test_the_reference_describes_each_rule_correctly(key: str) -> None:
     assert found.severity in rule.severities
     assert found.again == rule.again
     assert rule.event_type is not None or found.event_type is None
+
+
+def test_a_finding_links_to_what_it_is_about() -> None:
+    """The run of a job is in Dagster's UI; the rest is served by us."""
+    links = Links("https://dlq.example.com", "https://dagster.example.com")
+    causes = "https://dlq.example.com/api/causes"
+    found = {
+        key: finding.link
+        for key, figures in FIRING.items()
+        for finding in evaluate_rules(figures, Thresholds(), links)
+    }
+    assert found == {
+        **dict.fromkeys(("backlog", "oldest", "deaths:order.placed"), causes),
+        **{
+            f"{rule}:v2-1": f"{causes}/v2-1"
+            for rule in ("new_cause", "new_detail", "regressed", "escalating")
+        },
+        "halted:7": "https://dlq.example.com/api/fixes/7",
+        "parked": "https://dlq.example.com/api/fixes/parked",
+        "purge_ahead": None,
+        "check:no_event_is_missing": None,
+        "job:export_day": "https://dagster.example.com/runs/run",
+    }
 
 
 def test_the_figures_cover_each_rule() -> None:

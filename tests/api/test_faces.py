@@ -11,7 +11,7 @@ import pytest
 from dlq_pipelines import OutboxRepository
 from dlq_pipelines.api.filters import SelectionBody, SelectionQuery
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.cli.app import app as command_line
+from dlq_pipelines.cli.dead_events import app as dead_events_app
 from dlq_pipelines.defs.retries import FlagFixConfig, RetryEventsConfig
 from dlq_pipelines.outbox.selection import FILTERS, Selection
 from dlq_pipelines.postgres.connect import Connection, Database
@@ -104,10 +104,6 @@ def test_every_face_has_every_filter_under_the_same_name() -> None:
     assert set(SelectionBody.model_fields) >= filters | {"event_ids", "all"}
     for config in (FlagFixConfig, RetryEventsConfig):
         assert set(config.model_fields) >= filters | {"event_ids", "all"}, config
-    (group,) = [group for group in command_line.registered_groups if group.name == "dead-events"]
-    assert group.typer_instance is not None
-    commands = {
-        command.name: command.callback for command in group.typer_instance.registered_commands
-    }
+    commands = {command.name: command.callback for command in dead_events_app.registered_commands}
     for name in ("list", "stats", "retry-batch", "export", "discard"):
         assert filters | {"all"} <= set(getattr(commands[name], "__annotations__", {})), name

@@ -27,7 +27,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from dlq_pipelines.alerts.alert import Alert
-from dlq_pipelines.cli.app import _exit_code, app
+from dlq_pipelines.cli.app import _exit_code, app, list_commands, load_command
 from dlq_pipelines.errors import DlqError, NotFoundError, RefusedError
 from dlq_pipelines.installation import create_tables
 from dlq_pipelines.postgres.connect import Connection, Database
@@ -86,7 +86,10 @@ def commands_and_groups() -> dict[str, click.Command]:
             for word, child in command.commands.items():
                 yield from walk(f"{name} {word}", child)
 
-    return dict(walk("dlq", typer.main.get_command(app)))
+    found = {"dlq": typer.main.get_command(app)}
+    for word in list_commands():
+        found |= walk(f"dlq {word}", load_command(word))
+    return found
 
 
 def commands() -> dict[str, click.Command]:
@@ -118,6 +121,41 @@ def test_every_help_has_an_example_and_explains_options_and_arguments(dlq: Run, 
         assert explanation, parameter.name
         if isinstance(parameter, click.Argument):
             assert text.count(explanation) == 1
+
+
+def test_the_summary_of_a_command_is_the_first_sentence_of_its_help() -> None:
+    """The group has the summaries of its own, so that it imports no command to list them."""
+    listed = typer.main.get_group(app).commands
+    for word in list_commands():
+        summary, whole = (
+            command.get_short_help_str(200) for command in (listed[word], load_command(word))
+        )
+        assert summary == whole
+
+
+@pytest.mark.parametrize(
+    ("arguments", "imported"),
+    [
+        (["--help"], set()),
+        (["causes", "--help"], {"causes"}),
+        (["erase", "--help"], {"erase"}),
+    ],
+)
+def test_help_imports_only_the_modules_that_it_needs(
+    arguments: list[str], imported: set[str]
+) -> None:
+    """No driver, no settings and no Rich: each would take longer than the help itself."""
+    script = (
+        "import sys; from dlq_pipelines.cli.main import main\n"
+        "try: main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True
+    )
+    modules = set(done.stderr.split())
+    assert not modules & {"psycopg", "pydantic", "pydantic_settings", "rich.console", "dagster"}
+    words = {word.replace("-", "_") for word in list_commands()}
+    assert {word for word in words if f"dlq_pipelines.cli.{word}" in modules} == imported
 
 
 @pytest.mark.parametrize(
@@ -400,7 +438,7 @@ def test_ctrl_c_during_the_imports_ends_it_silently() -> None:
         "import os, signal, sys\n"
         "class Finder:\n"
         "    def find_spec(self, name, *_):\n"
-        "        if name == 'rich.console': os.kill(os.getpid(), signal.SIGINT)\n"
+        "        if name == 'typer': os.kill(os.getpid(), signal.SIGINT)\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "sys.meta_path.insert(0, Finder())\n"
         "from dlq_pipelines.cli.main import main\n"

@@ -112,8 +112,12 @@ def test_the_digest_of_a_day_is_sent_once_and_no_channel_fails_a_report(
     monkeypatch.setattr(session, "get_utc_now", lambda: datetime(2026, 4, 1, 12, tzinfo=UTC))
     yesterday = "2026-03-31"
     monkeypatch.setenv("DLQ_REPORT_DIGEST", "true")
+    monkeypatch.setenv("DLQ_PUBLIC_URL", "https://dlq.example.com")
     monkeypatch.setenv("DLQ_ALERT_URLS", "nonsense")
-    assert job("build_report", partition_key=yesterday).success
+    built = job("build_report", partition_key=yesterday)
+    (report,) = built.asset_materializations_for_node("failure_report")
+    address = f"https://dlq.example.com/api/reports/{yesterday}"
+    assert report.metadata["report_address"].value == address
     with http_server() as web:
         monkeypatch.setenv("DLQ_ALERT_URLS", f"critical:json://{web.host}/x json://{web.host}/")
         for day in (yesterday, yesterday, "2026-01-05"):
@@ -125,7 +129,9 @@ def test_the_digest_of_a_day_is_sent_once_and_no_channel_fails_a_report(
         assert len(evaluate_sensor(instance).run_requests or []) == 1
         assert job("send_alerts").success
         ((_, body),) = web.requests
-    assert json.loads(body)["title"].startswith(f"DAILY DIGEST: Dead events {yesterday}: 0 deaths")
+    sent = json.loads(body)
+    assert sent["title"].startswith(f"DAILY DIGEST: Dead events {yesterday}: 0 deaths")
+    assert f"\n{address}\n" in sent["message"]
 
 
 @pytest.fixture
@@ -150,7 +156,7 @@ def read_export_alert(connection: Connection) -> dict[str, Any]:
     """Return the current alert about exports."""
     return one(
         connection,
-        "select summary, detail, severity, missing_since is not null as over from dlq.alert"
+        "select summary, detail, link, severity, missing_since is not null as over from dlq.alert"
         " where key = 'job:export_day'",
     )
 
@@ -179,7 +185,7 @@ def test_a_day_that_failed_is_an_alert_until_that_day_succeeds(
         "warning",
     )
     assert f"Dagster shows why in run {failed.run_id} of " in alert["detail"]
-    assert alert["detail"].endswith(f" https://dagster.example.com/runs/{failed.run_id}")
+    assert alert["link"] == f"https://dagster.example.com/runs/{failed.run_id}"
     assert (
         "Once the cause is resolved, re-execute the run, or backfill the days. `dlq doctor`"
         in alert["detail"]

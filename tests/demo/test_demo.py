@@ -161,7 +161,7 @@ def test_a_terminal_shows_bars_and_nothing_of_dagsters_log(demo: Demo) -> None:
     lines = {line.partition("  ")[0] for line in re.split(r"[\r\n]+", plain) if line.strip()}
     assert lines == {
         "Playing the shop's days: orders, events, workers",
-        "Classifying, exporting and reporting each day",
+        "Classifying, exporting and reporting all days",
     }
     assert "14/14" in plain
 
@@ -170,7 +170,7 @@ def test_every_step_is_announced_where_the_output_is_piped(demo: Demo) -> None:
     """Dagster's log is in its own file."""
     assert [line for line in demo.output.splitlines() if line.endswith(" ...")] == [
         "Playing the shop's days: orders, events, workers ...",
-        "Classifying, exporting and reporting each day ...",
+        "Classifying, exporting and reporting all days ...",
         "Trying two flagged fixes: sensor, runs, workers ...",
         "Classifying what died again, archiving old events ...",
     ]

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import urllib.request
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,6 +19,7 @@ from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.fingerprint import compute_cause_id
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.exports.target import Target, open_local_target, open_target
+from dlq_pipelines.links import Links
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.reports.digest import build_digest
 from dlq_pipelines.reports.figures import ReportPolicy, ReportWindow
@@ -657,6 +659,30 @@ def test_the_record_has_the_published_files(connection: Connection, tmp_path: Pa
         name: (tmp_path / name).stat().st_size
         for name in ("2026-11-20.html", "2026-11-20.md", "2026-11-20.json")
     }
+
+
+def test_a_report_links_to_causes_fixes_alerts_and_runs(connection: Connection) -> None:
+    """With addresses set; without them the only addresses are those of people's own texts."""
+    story.create_story(connection)
+    links = Links("https://dlq.example.com", "https://dagster.example.com", "dlq/outbox=orders")
+    with_links = make(connection, policy=replace(story.POLICY, links=links))
+    linked = set(re.findall(r'href="(https?://[^"]+)"', with_links.html))
+    figures = with_links.figures
+    runs = "https://dagster.example.com/runs?q%5B0%5D=tag%3Adlq%2Foutbox%3Dorders"
+    assert linked == {
+        "https://dlq.example.com/api/alerts",
+        runs,
+        *(links.link_fix(fix.id) for fix in figures.fixes),
+        *(
+            links.link_cause(cause.cause_id)
+            for cause in figures.causes
+            if cause.cause_id and cause.is_detailed
+        ),
+    }
+    assert with_links.markdown.endswith(
+        f"[Alerts](https://dlq.example.com/api/alerts) · [Runs in Dagster]({runs})\n"
+    )
+    assert not re.findall(r'href="https?:', make(connection).html)
 
 
 def test_the_digest_fits_a_channel(connection: Connection, tmp_path: Path) -> None:

@@ -1,0 +1,70 @@
+"""Builds the addresses of what `dlq serve` and Dagster's UI show: one place for all paths."""
+
+from dataclasses import dataclass
+from datetime import date
+from urllib.parse import quote
+
+# The tag of every run of an outbox's jobs in Dagster; its value is the outbox's label.
+OUTBOX_TAG = "dlq/outbox"
+
+
+@dataclass(frozen=True)
+class Links:
+    """Where people reach `dlq serve` and Dagster's UI.
+
+    Each method returns an address, or None if the address that it begins with is not set.
+
+    Attributes:
+        public_url: of `dlq serve`, without a slash at its end; None: not set.
+        dagster_ui_url: of Dagster's UI, in the same form; None: not set.
+        outbox_tag: the tag of the outbox's runs in Dagster, such as `dlq/outbox=orders`.
+    """
+
+    public_url: str | None = None
+    dagster_ui_url: str | None = None
+    outbox_tag: str | None = None
+
+    def link_alerts(self) -> str | None:
+        """Return the address of the alerts."""
+        return self._link("/api/alerts")
+
+    def link_causes(self) -> str | None:
+        """Return the address of the causes, those with most dead events first."""
+        return self._link("/api/causes")
+
+    def link_cause(self, cause_id: str) -> str | None:
+        """Return the address of a cause."""
+        return self._link(f"/api/causes/{quote(cause_id, safe='')}")
+
+    def link_event(self, event_id: object) -> str | None:
+        """Return the address of a dead event."""
+        return self._link(f"/api/dead-events/{quote(str(event_id), safe='')}")
+
+    def link_fix(self, fix_id: int) -> str | None:
+        """Return the address of a fix."""
+        return self._link(f"/api/fixes/{fix_id}")
+
+    def link_parked_events(self) -> str | None:
+        """Return the address of the parked events."""
+        return self._link("/api/fixes/parked")
+
+    def link_report(self, day: date) -> str | None:
+        """Return the address of the report of a day."""
+        return self._link(f"/api/reports/{day.isoformat()}")
+
+    def link_run(self, run_id: str | None) -> str | None:
+        """Return the address of a run in Dagster's UI; None without a run."""
+        return self.dagster_ui_url and run_id and f"{self.dagster_ui_url}/runs/{run_id}"
+
+    def link_runs(self) -> str | None:
+        """Return the address of the outbox's runs in Dagster's UI."""
+        if self.dagster_ui_url is None or self.outbox_tag is None:
+            return None
+        return f"{self.dagster_ui_url}/runs?q%5B0%5D={quote(f'tag:{self.outbox_tag}', safe='')}"
+
+    def _link(self, path: str) -> str | None:
+        return None if self.public_url is None else f"{self.public_url}{path}"
+
+
+# Of an installation whose addresses are not set.
+NO_LINKS = Links()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, fields
+from datetime import tzinfo
 from typing import Any, Literal, TypeVar
 
 import dagster as dg
@@ -28,6 +29,12 @@ from dlq_pipelines.retries.fixes import (
 )
 from dlq_pipelines.retries.recall import RecallResult, recall_fix, recall_retries
 from dlq_pipelines.retries.retry import retry_selected, retry_within_lookahead
+from dlq_pipelines.retries.timeline import (
+    FixTimeline,
+    list_timeline_rows,
+    read_fix_timeline,
+    render_timeline_text,
+)
 from dlq_pipelines.text import RedactTexts
 
 FIX_TAG = "dlq/fix"
@@ -191,6 +198,15 @@ def _build_step_metadata(
         ]
         metadata["errors"] = build_table(("events", "outcome", "before", "after"), errors)
     return metadata
+
+
+def _build_timeline_metadata(timeline: FixTimeline, zone: tzinfo) -> dict[str, Any]:
+    """Return the chart of a fix over time, and its numbers as a table."""
+    header = ("from", "released", "delivered", "died again", "timed out", "deleted", "rate")
+    return {
+        "timeline": dg.MetadataValue.md(f"```\n{render_timeline_text(timeline, zone)}\n```"),
+        "intervals": build_table(header, list_timeline_rows(timeline, zone)),
+    }
 
 
 def _build_rate_metadata(fix: Fix) -> dict[str, float]:
@@ -359,8 +375,12 @@ def _define_retry_stage(outbox: Outbox) -> dg.JobDefinition:
             )
             outcomes = get_stage_outcomes(session.connection, config.fix_id)
             redact = build_redact_errors(session.settings)
+            metadata = _build_step_metadata(result, outcomes, redact)
+            # Not at each step of a fix of a million events: the ledger would be read as often.
+            if result.fix.verdict is not None and not result.busy:
+                timeline = read_fix_timeline(session.connection, config.fix_id, until=get_utc_now())
+                metadata |= _build_timeline_metadata(timeline, session.settings.zone)
             session.record_success("retry_stage")
-        metadata = _build_step_metadata(result, outcomes, redact)
         context.add_output_metadata(metadata)
         _report_status(context, outbox, result, metadata)
         context.log.info(

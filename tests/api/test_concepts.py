@@ -197,6 +197,8 @@ def test_a_fix_is_previewed_flagged_paused_resumed_and_withdrawn(
         )
     assert api.post(f"{url}/pause", json={"reason": "x"}).status_code == 409
     assert api.get("/api/fixes/99").status_code == 404
+    assert read_json(api.get(f"{url}/timeline")) == {"seconds": 30, "intervals": []}
+    assert api.get("/api/fixes/99/timeline").status_code == 404
     assert [kind for kind, _ in read_audit_log(connection)] == [
         "fix.flag",
         "fix.paused",

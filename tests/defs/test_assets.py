@@ -1,5 +1,6 @@
 """Assets, checks, jobs and the sensor, run by Dagster with its records in PostgreSQL."""
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -615,6 +616,7 @@ def test_a_halted_fix_shows_its_stage_and_the_errors(
     rates = [released[name] for name in ("rate", "current_rate", "release_rate")]
     assert len(set(rates)) == 1
     assert released["next"] == "6 events of stage 1 have no outcome yet"
+    assert "timeline" not in released
     connection.execute(
         "update outbox_event set status = 'dead', last_error = 'KeyError: 1' where status ="
         " 'pending'"
@@ -633,6 +635,9 @@ def test_a_halted_fix_shows_its_stage_and_the_errors(
         assert "6 of 6 failed" in step["next"]
         (stage,) = (list(record.data.values()) for record in step["stages"].records)
         assert stage == [1, 10, 6, 0, 6, 0, 0, 0, 0]
+        assert re.search(r"died again +█ +6 ", step["timeline"])
+        intervals = [record.data for record in step["intervals"].records]
+        assert sum(int(interval["died again"]) for interval in intervals) == 6
         (errors,) = (record.data for record in step["errors"].records)
         assert errors["after"] == "KeyError: 1"
         assert str(errors["before"]).startswith("TimeoutError")

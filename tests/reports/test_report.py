@@ -28,6 +28,7 @@ from dlq_pipelines.reports.report import Report, build_report, make_report
 from dlq_pipelines.reports.states import CauseState
 from dlq_pipelines.reports.wording import build_headline
 from dlq_pipelines.retries.advance import pause_fix, resume_fix
+from dlq_pipelines.retries.timeline import list_series
 from tests.reports import story
 from tests.reports.rows import add_cause, add_death, count_again
 from tests.reports.story import BERLIN, DAY, WINDOW
@@ -238,6 +239,12 @@ def test_the_story_has_its_states_fixes_and_backlog(outbox: ShapedOutbox) -> Non
         },
     ]
     assert (route.released, route.died_again, len(route.evidence)) == (10, 10, 1)
+    for fix in (route, label):
+        counts = list_series(fix.timeline)
+        # What falls due after the day is released and not in the timeline yet.
+        assert sum(counts["released"]) == fix.released
+        assert sum(counts["delivered"]) == fix.delivered
+        assert sum(counts["died_again"]) == fix.died_again
     backlog = figures.backlog
     assert (backlog.added, backlog.retried, backlog.archived, backlog.unexplained) == (
         167,

@@ -254,7 +254,7 @@ with page as materialized (
     -- whole table, or all of these rows for each of them.
     from (select outcome, array_agg(death_id) as deaths from decided group by outcome) o
     where r.death_id = any(o.deaths)
-    returning r.death_id, r.fix_id, r.stage, r.outcome
+    returning r.death_id, r.fix_id, r.stage, r.outcome, r.actor
 ), by_fix as (
     -- Inserted in the order of the key, so that two that settle at once wait for each other instead
     -- of deadlocking.
@@ -263,9 +263,10 @@ with page as materialized (
     group by fix_id, stage, outcome order by fix_id, stage, outcome
     on conflict (fix_id, stage, outcome) do update set events = o.events + excluded.events
 ), by_hand as (
-    insert into :"dlq_schema".retry_count as t (outcome, retries)
-    select outcome, count(*) from settled where fix_id is null group by outcome order by outcome
-    on conflict (outcome) do update set retries = t.retries + excluded.retries
+    insert into :"dlq_schema".retry_count as t (outcome, by_probe, retries)
+    select outcome, actor = 'probe', count(*) from settled where fix_id is null
+    group by 1, 2 order by 1, 2
+    on conflict (outcome, by_probe) do update set retries = t.retries + excluded.retries
 )
 select (select count(*) from settled) as events,
     (select coalesce(array_agg(death_id), '{}')::text from settled where outcome = 'delivered')

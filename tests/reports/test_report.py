@@ -382,6 +382,8 @@ def test_what_healed_by_itself_is_shown_if_anything_did(connection: Connection) 
     schema = Path(dlq_pipelines.reports.__file__).with_name("report.schema.json")
     jsonschema.validate(json.loads(after.json), json.loads(schema.read_text(encoding="utf-8")))
     assert json.loads(after.json)["healed_by_probes"] == {"events": 4, "causes": ["timeout"]}
+    assert after.headline.endswith("1 verified. Healed without a person: 4 events.")
+    assert "Healed without a person: 4 events." in build_digest(after).text
     for text in (after.html, after.markdown):
         assert "Healed without a person" in text
         assert "4 events delivered by probes, untouched by a person" in text

@@ -51,6 +51,7 @@ from dlq_pipelines.retries.fixes import (
     get_fix,
     get_pace,
     get_stage_outcomes,
+    reject_endless_fix,
 )
 from dlq_pipelines.retries.pace import (
     RateNews,
@@ -543,7 +544,7 @@ def _decide(
             f"deaths from before the flag that may match it are not classified: {unclassified:,}"
         )
     stage = get_stage_outcomes(connection, fix.id).get(fix.stage, StageOutcomes())
-    return decide_next_step(
+    return reject_endless_fix(connection, fix) or decide_next_step(
         fix,
         policy,
         stage,

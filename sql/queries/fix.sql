@@ -221,6 +221,18 @@ set canary = coalesce(canary, %(canary)s),
 where id = %(fix_id)s
 returning *
 
+-- name: explain_expiry
+-- Why the fix cannot end before it expires, by the number of events that it targeted when it was
+-- flagged, which its audit entry has.
+select :"dlq_schema".explain_expiry(f, flagged.events) as reason
+from :"dlq_schema".fix f
+cross join lateral (
+    select a.events
+    from :"dlq_schema".audit a
+    where a.kind = 'fix.flag' and a.at = f.flagged_at and a.filter ->> 'fix' = f.id::text
+    limit 1) flagged
+where f.id = %(fix_id)s
+
 -- name: unclassified
 -- Counts unclassified deaths that the fix would select if they had its cause and detail. Driven by
 -- the index of unclassified deaths.

@@ -235,6 +235,26 @@ def test_what_a_stopped_fix_or_a_person_released_is_recalled(
     )
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_fix_that_cannot_end_before_it_expires_is_refused(
+    api: httpx.Client, connection: Connection, dry_run: bool
+) -> None:
+    """With the figures, and by the preview too."""
+    connection.execute(
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status)"
+        " select 'order', n::text, 'slow', '{}', 'dead' from generate_series(1, 90) n"
+    )
+    body = {"event_type": "slow", "note": "x", "rate": 0.001, "dry_run": dry_run}
+    refused = api.post("/api/fixes", json={**body, "expiry_days": 1})
+    assert (refused.status_code, refused.json()["error"]) == (
+        409,
+        "90 events at 0.001 per second take 1 day 01:00:00, and the fix expires in 1 day.",
+    )
+    assert refused.json()["hint"] == "Raise the rate or the expiry, or narrow the filter."
+    assert one(connection, "select count(*) from dlq.fix") == {"count": 0}
+    assert api.post("/api/fixes", json={**body, "expiry_days": 2}).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("body", "status", "error"),
     [

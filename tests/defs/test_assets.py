@@ -604,6 +604,22 @@ def test_an_invalid_flag_is_one_clear_sentence(
     assert one(connection, "select count(*) as n from dlq.fix") == {"n": 0}
 
 
+def test_a_fix_that_cannot_end_before_it_expires_is_refused(
+    connection: Connection, job: Job
+) -> None:
+    """Entered in the Launchpad; the figures are in the failure of the run."""
+    connection.execute(
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status)"
+        " select 'order', n::text, 'slow', '{}', 'dead' from generate_series(1, 90) n"
+    )
+    slow = {"cause": None, "event_type": "slow", "rate": 0.001}
+    figures = "90 events at 0.001 per second take 1 day 01:00:00, and the fix expires in "
+    for dry_run in (True, False):
+        assert figures in _read_failure(_flag(job, dry_run=dry_run, expiry_days=1, **slow))
+    assert one(connection, "select count(*) as n from dlq.fix") == {"n": 0}
+    assert _flag(job, dry_run=False, expiry_days=2, **slow).success
+
+
 def test_a_halted_fix_shows_its_stage_and_the_errors(
     connection: Connection, instance: dg.DagsterInstance, job: Job
 ) -> None:

@@ -226,6 +226,7 @@ def _statements(outbox: ShapedOutbox, fix: Fix) -> dict[str, dict[str, Any]]:
         },
         "retry.note_late": {"now": get_now(), "limit": 100},
         "fix.pace": {"now": get_now(), "fix_id": fix.id},
+        "fix.explain_expiry": {"fix_id": fix.id},
         "fix.timeline": {
             "fixes": [fix.id],
             "until": get_now(),
@@ -290,6 +291,7 @@ def _statements(outbox: ShapedOutbox, fix: Fix) -> dict[str, dict[str, Any]]:
         "retry.take of ids",
         "retry.take without a release",
         "fix.pace",
+        "fix.explain_expiry",
         "fix.timeline",
         "fix.is_behind",
         "retry.note_late",

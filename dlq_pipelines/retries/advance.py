@@ -185,7 +185,15 @@ def advance_fix(
     with connection.transaction(force_rollback=True) if options.dry_run else nullcontext():
         settled = _settle_own(connection, fix_id, audit=audit, terms=terms)
         follows = patience is not None and not options.dry_run
-        done = _advance(connection, fix_id, settled, audit=audit, terms=terms, follows=follows)
+        done = _advance(
+            connection,
+            fix_id,
+            settled,
+            audit=audit,
+            terms=terms,
+            follows=follows,
+            dry_run=options.dry_run,
+        )
         if patience and follows:
             done = _follow_aggregates(connection, done, audit=audit, terms=terms, patience=patience)
         if done.busy or done.fix.status not in STOPPED:
@@ -272,6 +280,7 @@ def _advance(
     audit: AuditContext,
     terms: FixTerms,
     follows: bool = False,
+    dry_run: bool = False,
 ) -> AdvanceResult:
     """Run the next steps; `follows`: leave to the caller what follows the events of this run."""
     released, scan, is_judged = 0, _Scan(), False
@@ -289,9 +298,14 @@ def _advance(
             if not is_judged:
                 _judge_rate(connection, fix, policy, terms, congested=congested, now=audit.now)
                 is_judged = True
-            pace = get_pace(connection, fix.id, policy, terms, now=audit.now)
-            step = _decide(
-                connection, fix, policy, scan, now=audit.now, congested=congested, pace=pace
+            step, pace = _decide(
+                connection,
+                fix,
+                scan,
+                now=audit.now,
+                congested=congested,
+                terms=terms,
+                dry_run=dry_run,
             )
             if follows and scan.may_follow and isinstance(step, ReleaseStep):
                 step = WaitStep(
@@ -429,15 +443,13 @@ class _Following:
             if fix is None or fix.closed_at is not None:
                 return False
             congested = self._describe_congestion(fix, audit.now)
-            pace = get_pace(self._connection, fix.id, self._policy, self._terms, now=audit.now)
-            step = _decide(
+            step, pace = _decide(
                 self._connection,
                 fix,
-                self._policy,
                 _Scan(),
                 now=audit.now,
                 congested=congested,
-                pace=pace,
+                terms=self._terms,
             )
             if isinstance(step, WaitStep):
                 self._left = event_ids
@@ -526,6 +538,34 @@ def _lock_fix(connection: Connection, fix_id: int, terms: FixTerms) -> Fix | Non
 
 
 def _decide(
+    connection: Connection,
+    fix: Fix,
+    scan: _Scan,
+    *,
+    now: datetime,
+    congested: str | None,
+    terms: FixTerms,
+    dry_run: bool = False,
+) -> tuple[FixStep, Pace]:
+    """Decide the next step; one that releases events is decided while no other fix releases any.
+
+    Two fixes that begin at one moment would otherwise not see each other, and release events at
+    twice the rate that the worker can take. A dry run makes no fix wait until it is rolled back.
+    """
+    policy = fix.policy or terms.policy
+    pace = get_pace(connection, fix.id, policy, terms, now=now)
+    step = _decide_at_pace(connection, fix, policy, scan, now=now, congested=congested, pace=pace)
+    if dry_run or not isinstance(step, ReleaseStep):
+        return step, pace
+    connection.run("fix.lock_pace")
+    fair = get_pace(connection, fix.id, policy, terms, now=now)
+    if fair == pace:
+        return step, pace
+    step = _decide_at_pace(connection, fix, policy, scan, now=now, congested=congested, pace=fair)
+    return step, fair
+
+
+def _decide_at_pace(
     connection: Connection,
     fix: Fix,
     policy: RetryPolicy,

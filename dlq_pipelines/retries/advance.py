@@ -261,13 +261,15 @@ def resume_fix(
 ) -> Fix:
     """Resume a paused fix at the stage where it stopped.
 
-    Deleted events count as delivered from now on if the mapping says so now.
+    Deleted events count as delivered from now on if the mapping says so now. They are counted
+    before the fix goes on, `BATCH` events a transaction.
 
     Raises:
         NotFoundError: the fix does not exist.
         RefusedError: the fix has ended, or is not paused.
     """
     with connection.transaction(force_rollback=True) if options.dry_run else nullcontext():
+        _recount_deleted(connection, fix_id)
         _set_status(connection, fix_id, FixStatus.PAUSED, FixStatus.ACTIVE, audit=audit)
         return get_fix(connection, fix_id)
 
@@ -791,6 +793,23 @@ def _lock_open_fix(connection: Connection, fix_id: int) -> Fix:
     return fix
 
 
+def _recount_deleted(connection: Connection, fix_id: int) -> None:
+    """Count deleted events of a paused fix as delivered if the mapping says so. Repeatable.
+
+    Raises:
+        NotFoundError: the fix does not exist.
+        RefusedError: the fix has ended.
+    """
+    page: dict[str, Any] = {"rows": BATCH, "stage": None, "event_id": None}
+    while page["rows"] == BATCH:
+        with connection.transaction():
+            if _lock_open_fix(connection, fix_id).status is not FixStatus.PAUSED:
+                return
+            page = connection.fetch_one(
+                "retry.recount_deleted", fix_id=fix_id, **page | {"rows": BATCH}
+            )
+
+
 def _set_status(
     connection: Connection, fix_id: int, old: FixStatus, new: FixStatus, *, audit: AuditContext
 ) -> None:
@@ -799,7 +818,5 @@ def _set_status(
         if fix.status is not old:
             raise RefusedError(f"Fix {fix_id} is {fix.status}.", _SHOW_HINT.format(fix_id))
         connection.run("fix.set_status", fix_id=fix_id, status=new, verdict=None, now=audit.now)
-        if new is FixStatus.ACTIVE:
-            connection.run("retry.recount_deleted", fix_id=fix_id)
         kind = "fix.paused" if new is FixStatus.PAUSED else "fix.resumed"
         record_audit_entry(connection, kind, {"fix": fix_id}, audit=audit)

@@ -307,12 +307,23 @@ select exists (
         limit 1) n) as found
 
 -- name: recount_deleted
--- Counts the deleted events of a fix as delivered, if the mapping says by now that its worker
--- deletes what it has delivered.
-with recounted as (
-    update :"dlq_schema".retry r set outcome = 'delivered'
-    where r.fix_id = %(fix_id)s and r.outcome = 'deleted'
+-- Counts deleted events of a fix as delivered, if the mapping says by now that its worker deletes
+-- what it has delivered. Reads at most so many failed retries, from a stage and an event on.
+with page as materialized (
+    select r.death_id, r.stage, r.event_id, r.outcome
+    from :"dlq_schema".retry r
+    where r.fix_id = %(fix_id)s
+        and r.outcome in ('died_again', 'timed_out', 'deleted')
         and :"dlq_schema".vanished_outcome() = 'delivered'
+        and (%(stage)s::integer is null
+            or (r.stage, r.event_id) >= (
+                %(stage)s::integer,
+                (:"dlq_schema".event_ids(array[%(event_id)s::text]))[1]))
+    order by r.stage, r.event_id
+    limit %(rows)s
+), recounted as (
+    update :"dlq_schema".retry r set outcome = 'delivered'
+    where r.death_id = any(array(select death_id from page where outcome = 'deleted'))
     returning r.fix_id, r.stage
 ), counted as (
     select fix_id, stage, count(*) as events from recounted group by fix_id, stage
@@ -320,10 +331,15 @@ with recounted as (
     update :"dlq_schema".fix_outcome o set events = o.events - c.events
     from counted c
     where o.fix_id = c.fix_id and o.stage = c.stage and o.outcome = 'deleted'
+), more as (
+    insert into :"dlq_schema".fix_outcome as o (fix_id, stage, outcome, events)
+    select fix_id, stage, 'delivered', events from counted order by fix_id, stage
+    on conflict (fix_id, stage, outcome) do update set events = o.events + excluded.events
 )
-insert into :"dlq_schema".fix_outcome as o (fix_id, stage, outcome, events)
-select fix_id, stage, 'delivered', events from counted order by fix_id, stage
-on conflict (fix_id, stage, outcome) do update set events = o.events + excluded.events
+select count(*) as rows,
+    (array_agg(stage order by stage desc, event_id desc))[1] as stage,
+    (array_agg(event_id::text order by stage desc, event_id desc))[1] as event_id
+from page
 
 -- name: left_by_fixes
 -- Fixes that have ended or are paused, and have retries without an outcome.

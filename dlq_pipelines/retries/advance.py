@@ -14,7 +14,7 @@ from typing import Any
 
 from dlq_pipelines.audit import MAX_REASON_LENGTH, AuditContext, RunOptions, record_audit_entry
 from dlq_pipelines.causes.classify import extract_excerpt
-from dlq_pipelines.causes.fingerprint import compute_fingerprint
+from dlq_pipelines.causes.fingerprint import compute_cause_id
 from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.outbox import BATCH
 from dlq_pipelines.outbox.batches import (
@@ -768,8 +768,8 @@ def _build_evidence(connection: Connection, fix: Fix) -> list[dict[str, Any]]:
     pairs: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         died_again = row["outcome"] == "died_again"
-        after = compute_fingerprint(row["after"]).id if died_again else str(row["outcome"])
-        pairs.setdefault((compute_fingerprint(row["before"]).id, after), []).append(row)
+        after = compute_cause_id(row["after"]) if died_again else str(row["outcome"])
+        pairs.setdefault((compute_cause_id(row["before"]), after), []).append(row)
     most = sorted(pairs.items(), key=lambda pair: (-len(pair[1]), pair[0]))[:_MAX_EVIDENCE_PAIRS]
     return [
         {

@@ -75,8 +75,11 @@ with page as materialized (
                 select n.event_created_at, n.event_id from :"dlq_schema".dead n
                 where hashtext(n.aggregate_id) = hashtext(page.aggregate_id)
                     and n.aggregate_id <> ''
-                    and n.aggregate_id = page.aggregate_id
-                    and n.aggregate_type = page.aggregate_type
+                    -- `case`: the planner takes it for half of the rows. As conditions these are
+                    -- so selective to it that, without statistics, it sorts all dead events of the
+                    -- aggregate for each of them: 11 s instead of 0.1 s for a batch of 5,000.
+                    and case when n.aggregate_id = page.aggregate_id
+                        and n.aggregate_type = page.aggregate_type then true end
                 order by hashtext(n.aggregate_id),
                     coalesce(n.event_created_at, '-infinity'::timestamptz),
                     n.event_id
@@ -285,8 +288,9 @@ from (
 cross join lateral (
     select n.event_id from :"dlq_schema".dead n
     where hashtext(n.aggregate_id) = hashtext(delivered.aggregate_id) and n.aggregate_id <> ''
-        and n.aggregate_id = delivered.aggregate_id
-        and n.aggregate_type = delivered.aggregate_type
+        -- As in `take`.
+        and case when n.aggregate_id = delivered.aggregate_id
+            and n.aggregate_type = delivered.aggregate_type then true end
     order by hashtext(n.aggregate_id),
         coalesce(n.event_created_at, '-infinity'::timestamptz),
         n.event_id
@@ -303,7 +307,9 @@ select exists (
     cross join lateral (
         select from :"dlq_schema".dead n
         where hashtext(n.aggregate_id) = hashtext(r.aggregate_id) and n.aggregate_id <> ''
-            and n.aggregate_id = r.aggregate_id and n.aggregate_type = r.aggregate_type
+            -- As in `take`.
+            and case when n.aggregate_id = r.aggregate_id
+                and n.aggregate_type = r.aggregate_type then true end
         limit 1) n) as found
 
 -- name: recount_deleted

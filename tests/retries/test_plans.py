@@ -28,7 +28,7 @@ from dlq_pipelines.retries.retry import (
     retry_selected,
 )
 from dlq_pipelines.retries.settle import settle_retries
-from tests.retries.helpers import add_dead, advance, build_audit, get_now
+from tests.retries.helpers import add_dead, advance, build_audit, chain, get_now
 from tests.rows import one
 from tests.shapes import SHAPES, OutboxShape, ShapedOutbox
 
@@ -84,6 +84,18 @@ def test_a_storm_without_statistics_costs_no_more(connection: Connection) -> Non
     }
     for statement in ("retry.take", "retry.settle"):
         assert costs[statement, False] < 1.5 * costs[statement, True], costs
+
+
+def test_one_long_aggregate_without_statistics_costs_no_more(connection: Connection) -> None:
+    """Its first dead event is found by the index, not by sorting all of them for each of them."""
+    for table in ("dlq.dead", "dlq.death", "dlq.retry", "outbox_event"):
+        connection.execute(f"alter table {table} set (autovacuum_enabled = off)".encode())
+    costs = []
+    for more in (400, 2_600):
+        chain(connection, more)
+        with connection.transaction(force_rollback=True):
+            costs.append(_pages(connection, "retry.take", **_free(connection) | {"rows": 400}))
+    assert costs[1] < 1.5 * costs[0], costs
 
 
 def _free(connection: Connection) -> dict[str, Any]:

@@ -69,6 +69,8 @@ _NO_VERDICT = "not decided yet"
 _INVALID = "its policy is invalid, see `dlq fixes show`"
 # Seconds that `advance` waits for an outcome that lets the next event of an aggregate follow.
 _IDLE_SECONDS = 1.0
+# Seconds after which it ends although outcomes arrive: a person waits for it.
+_TOTAL_SECONDS = 25.0
 
 
 def _build_flag_option(
@@ -286,7 +288,7 @@ def advance_fix_command(
             audit=audit,
             options=options,
             terms=build_fix_terms(settings),
-            patience=Patience(_IDLE_SECONDS, lambda: datetime.now(UTC)),
+            patience=Patience(_IDLE_SECONDS, lambda: datetime.now(UTC), total=_TOTAL_SECONDS),
         )
     row = {
         "fix": result.fix.id,

@@ -406,7 +406,7 @@ def _define_retry_stage(outbox: Outbox) -> dg.JobDefinition:
         - **Changes:** `{schema}.fix`, its stages and `{schema}.retry`; released events are pending
           again and fall due at the rate of the fix, within the look-ahead. A fix that is paused or
           has ended recalls released events that no worker has taken: they are dead again. The run
-          goes on for at most 25 seconds while the next events of aggregates can follow.
+          goes on for at most five minutes while the next events of aggregates can follow.
         - **Rerun:** with the same fix, at any time: each step is decided from the ledger, so no
           event is released twice.
         """

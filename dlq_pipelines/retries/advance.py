@@ -68,9 +68,9 @@ from dlq_pipelines.validate import validate_positive
 _MAX_EVIDENCE_EVENTS = 200
 _MAX_EVIDENCE_PAIRS = 5
 _SHOW_HINT = "See `dlq fixes show {}`."
-# Shorter than the interval of the sensor: between two runs of a fix, other jobs that write get the
-# slot of the pool.
-_MAX_FOLLOWING = 25.0
+# Almost five minutes: the next run begins at a tick of the sensor, soon after this one has ended.
+# With 25 s, each run was in progress at the next tick, which requested none: 18 events a second.
+_MAX_FOLLOWING = 285.0
 # Between two looks for outcomes: short after an outcome, and longer the longer none arrives.
 _MIN_PAUSE, _MAX_PAUSE = 0.002, 0.5
 # If a run that follows aggregates is killed, the sensor requests another after this time.
@@ -106,7 +106,7 @@ class Patience:
     Attributes:
         idle: seconds without an outcome after which the run ends.
         clock: returns the current time.
-        total: seconds after which the run ends although outcomes arrive. Default 25.
+        total: seconds after which the run ends although outcomes arrive. Default 285.
         sleep: waits for so many seconds.
     """
 

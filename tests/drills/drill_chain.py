@@ -15,8 +15,8 @@ from tests.production import run_production
 from tests.retries.helpers import CAUSE, chain, get_now
 
 EVENTS = int(os.environ.get("EVENTS") or 20_000)
-# Events a second from the canary on, with the pauses between the runs of the sensor.
-LEAST = 50.0
+# Of the time from the canary to the end, in which a run follows the aggregate.
+MOST_OF = 0.8
 DELIVER = """
     update outbox_event set status = 'done' where id in (
         select id from outbox_event
@@ -59,17 +59,17 @@ def wait_for_end(connection: Connection, fix_id: int) -> float:
     return time.monotonic() - began
 
 
-def test_an_aggregate_is_delivered_at_fifty_events_a_second(tmp_path: Path) -> None:
+def test_an_aggregate_is_followed_most_of_the_time(tmp_path: Path) -> None:
     """Dagster's sensor, its runs and their pauses included; the figures are printed."""
     with (
         run_production(tmp_path, DLQ_RETRY_RATE="100000") as running,
         running.database.connect() as connection,
-        delivering(running.database) as order,
     ):
         chain(connection, EVENTS)
         audit = AuditContext("ann", "fixed", get_now())
         fix = flag_fix(connection, FixFlag(Selection(cause=CAUSE)), audit=audit)
-        seconds = wait_for_end(connection, fix.id)
+        with delivering(running.database) as order:
+            seconds = wait_for_end(connection, fix.id)
         delivered = sum(
             stage.delivered for stage in get_stage_outcomes(connection, fix.id).values()
         )
@@ -78,11 +78,10 @@ def test_an_aggregate_is_delivered_at_fifty_events_a_second(tmp_path: Path) -> N
         assert order == sorted(order)
         with running.instance() as instance:
             runs = [instance.get_run_stats(run.run_id) for run in running.list_runs(fix.id)]
-    each = [
-        f"{run.end_time - run.start_time:.0f}" for run in runs if run.end_time and run.start_time
-    ]
+    ran = [run.end_time - run.start_time for run in runs if run.end_time and run.start_time]
     print(
         f"\n{EVENTS:,} events of one aggregate in {seconds:.0f} s, {EVENTS / seconds:.1f} a second;"
-        f" runs of {', '.join(each)} s"
+        f" runs of {', '.join(f'{length:.0f}' for length in ran)} s"
     )
-    assert EVENTS / seconds >= LEAST
+    # The rate is that of the machine; the pauses between runs are not.
+    assert sum(ran) >= MOST_OF * seconds

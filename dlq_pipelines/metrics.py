@@ -43,6 +43,8 @@ class MetricsSnapshot:
     dead: Rows
     causes: Rows
     retries: Rows
+    probes: Rows
+    healed: DictRow
     fixes: Rows
     open_fixes: Rows
     moved_events: Rows
@@ -72,6 +74,8 @@ def read_metrics_snapshot(
             dead=connection.run("metrics.dead", labels=LABELS).fetchall(),
             causes=connection.run("metrics.causes").fetchall(),
             retries=connection.run("metrics.retries").fetchall(),
+            probes=connection.run("metrics.probes").fetchall(),
+            healed=connection.fetch_one("metrics.healed"),
             fixes=connection.run("metrics.fixes").fetchall(),
             open_fixes=connection.run("metrics.open_fixes").fetchall(),
             moved_events=connection.run("metrics.moved_events").fetchall(),
@@ -251,6 +255,20 @@ def _build_retry_metrics(snapshot: MetricsSnapshot) -> Iterator[Metric]:
         "dlq_retries_outstanding",
         "Retried events without an outcome yet.",
         snapshot.state["outstanding"],
+    )
+    probes = CounterMetricFamily(
+        "dlq_probes",
+        "Events that probes released, by outcome. dlq_retries_total includes them.",
+        labels=("outcome",),
+    )
+    judged = {row["outcome"]: row["retries"] for row in snapshot.probes}
+    for outcome in _OUTCOMES:
+        probes.add_metric((outcome,), judged.get(outcome, 0))
+    yield probes
+    yield CounterMetricFamily(
+        "dlq_healed_events",
+        "Events delivered without a person: by probes, and by the fixes that they flagged.",
+        value=int(snapshot.healed["events"]),
     )
     fixes = GaugeMetricFamily("dlq_fixes", "Fixes by status.", labels=("status",))
     counted = {row["status"]: row["fixes"] for row in snapshot.fixes}

@@ -29,6 +29,7 @@ from dlq_pipelines.alerts.rules import (
     FailedCheck,
     FailedJob,
     HaltedFix,
+    HealedCause,
     Severity,
     Thresholds,
 )
@@ -47,6 +48,7 @@ _MAX_LISTED = 50
 # Days of a job, and details of a cause, that an alert names.
 _NAMED_DAYS, _NAMED_DETAILS = 3, 3
 _NEW, _HALTED, _PURGE_AHEAD = timedelta(days=1), timedelta(days=3), timedelta(days=7)
+_HEALED = timedelta(days=1)
 
 
 def read_alert_figures(
@@ -151,6 +153,12 @@ def _read_lists(
         halted=_build_halted_fixes(
             reader.read_list(
                 "halted", "alert.halted", since=now - _HALTED, muted=muted, limit=limit
+            )
+        ),
+        healed=tuple(
+            HealedCause(**row)
+            for row in reader.read_list(
+                "healed", "alert.healed", since=now - _HEALED, muted=muted, limit=limit
             )
         ),
         failed_checks=_build_failed_checks(

@@ -14,7 +14,7 @@ from statistics import median
 from dlq_pipelines.alerts.checks import CHECK_DESCRIPTIONS, CHECKS_WITH_OWN_RULE
 from dlq_pipelines.causes.escalation import compute_escalation_limit, is_above_limit
 from dlq_pipelines.links import NO_LINKS, Links
-from dlq_pipelines.text import sanitize_line
+from dlq_pipelines.text import format_count, sanitize_line
 
 # Most rows that a figure counts. A figure that reaches it is a lower bound.
 LOOKBACK = 100_000
@@ -37,6 +37,7 @@ _EXPIRING_RULES = {
     "resolved.",
     "halted": " The halt is some days old, or a later fix was flagged. "
     "That does not mean that the cause is resolved.",
+    "healed": " The news is a day old.",
 }
 
 
@@ -125,6 +126,22 @@ class HaltedFix:
 
 
 @dataclass(frozen=True)
+class HealedCause:
+    """A cause whose fix by a probe was verified: nobody had to resolve it.
+
+    Attributes:
+        fix_id: the fix.
+        cause_id: the cause.
+        events: events that the fix delivered.
+    """
+
+    fix_id: int
+    cause_id: str
+    events: int
+    owner: str | None = None
+
+
+@dataclass(frozen=True)
 class FailedCheck:
     """A check that failed on its last run, with its figures."""
 
@@ -187,6 +204,7 @@ class AlertFigures:
     regressed: Sequence[AlertCause] = ()
     escalating: Sequence[EscalatingCause] = ()
     halted: Sequence[HaltedFix] = ()
+    healed: Sequence[HealedCause] = ()
     parked: int = 0
     purged_soon: int = 0
     failed_checks: Sequence[FailedCheck] = ()
@@ -298,6 +316,13 @@ ALERT_RULES = {
         "the halt is three days old, a later fix is flagged for the same events, or the cause is "
         "muted",
         "of the fix",
+    ),
+    "healed": AlertRule(
+        "healed:FIX",
+        "a fix that a probe flagged was verified, so a cause was resolved without a person",
+        (Severity.INFO,),
+        "the fix was verified more than a day ago, or the cause is muted",
+        again=NEVER,
     ),
     "parked": AlertRule(
         "parked",
@@ -565,6 +590,16 @@ def _find_fixes(figures: AlertFigures) -> Iterator[Finding]:
             of=fix.id,
             event_type=fix.event_type,
             owner=fix.owner,
+        )
+    for healed in figures.healed:
+        yield _build_finding(
+            "healed",
+            Severity.INFO,
+            f"Resolved without a person: fix {healed.fix_id} of a probe delivered "
+            f"{format_count(healed.events, 'event')}",
+            f"`dlq causes show {healed.cause_id}` shows the cause.",
+            of=healed.fix_id,
+            owner=healed.owner,
         )
     if figures.parked:
         yield _build_finding(

@@ -28,6 +28,7 @@ from dlq_pipelines.retries.fixes import (
 from dlq_pipelines.retries.parked import ParkedEvent, list_parked_events, release_parked
 from dlq_pipelines.retries.recall import recall_fix
 from dlq_pipelines.retries.retry import retry_within_lookahead
+from dlq_pipelines.retries.timeline import FixTimeline, read_fix_timeline
 from dlq_pipelines.validate import BIGINT_MAX
 
 router = APIRouter(prefix="/api/fixes", tags=["fixes"])
@@ -246,6 +247,15 @@ def get_fix(_: Reader, fix_id: FixId, outbox: Outbox, settings: ApiSettings) -> 
     found = get_fix_progress(outbox, fix_id, now=datetime.now(UTC), terms=build_fix_terms(settings))
     stages = [NumberedStage(**vars(stage), stage=number) for number, stage in found.stages.items()]
     return FixProgressResponse(found.fix, stages, found.next)
+
+
+@router.get("/{fix_id}/timeline")
+def get_timeline(_: Reader, fix_id: FixId, outbox: Outbox) -> FixTimeline:
+    """Return what a fix released and what became of it over time, in equal intervals.
+
+    It ends with the last event that fell due, or the last outcome.
+    """
+    return read_fix_timeline(outbox, fix_id, until=datetime.now(UTC))
 
 
 @router.post("/{fix_id}/pause")

@@ -70,6 +70,8 @@ _NO_VERDICT = "not decided yet"
 _INVALID = "its policy is invalid, see `dlq fixes show`"
 # Seconds that `advance` waits for an outcome that lets the next event of an aggregate follow.
 _IDLE_SECONDS = 1.0
+# Seconds after which it ends although outcomes arrive: a person waits for it.
+_TOTAL_SECONDS = 25.0
 
 
 def _build_flag_option(
@@ -225,23 +227,25 @@ def list_fixes_command(
 @app.command("show")
 @with_output_format
 def show_fix_command(fix: FixId, format: OutputFormat = OutputFormat.TABLE) -> None:
-    """Show a fix with its stages and outcomes.
+    """Show a fix with its stages, its outcomes, and a chart of both over time.
 
     Example: `dlq fixes show 1`
     """
     from dlq_pipelines.installation import build_fix_terms
     from dlq_pipelines.retries.fixes import get_fix_progress
+    from dlq_pipelines.retries.timeline import read_fix_timeline, render_timeline_text
 
     with open_session() as (connection, settings):
-        found = get_fix_progress(
-            connection, fix, now=datetime.now(UTC), terms=build_fix_terms(settings)
-        )
+        now = datetime.now(UTC)
+        found = get_fix_progress(connection, fix, now=now, terms=build_fix_terms(settings))
+        timeline = read_fix_timeline(connection, fix, until=now)
     stages = [_summarize_stage(number, stage) for number, stage in found.stages.items()]
+    progress = {"stages": stages, "next": found.next, "timeline": timeline}
     if format is OutputFormat.JSON:
-        print_record({"fix": found.fix, "stages": stages, "next": found.next}, format=format)
+        print_record({"fix": found.fix, **progress}, format=format)
         return
     if format is OutputFormat.CSV:
-        print_record(asdict(found.fix) | {"stages": stages, "next": found.next}, format=format)
+        print_record(asdict(found.fix) | progress, format=format)
         return
     summary = _summarize_fix(found.fix, settings.zone) | {
         "next" if found.fix.closed_at is None else "verdict": found.next
@@ -249,6 +253,9 @@ def show_fix_command(fix: FixId, format: OutputFormat = OutputFormat.TABLE) -> N
     print_table([{"field": key, "value": value} for key, value in summary.items() if value])
     typer.echo()
     print_table(stages, empty="No stage has started yet.")
+    if stages:
+        typer.echo()
+        typer.echo(render_timeline_text(timeline, settings.zone))
     if found.fix.evidence:
         typer.echo()
         print_table([_summarize_evidence(pair) for pair in found.fix.evidence])
@@ -282,7 +289,7 @@ def advance_fix_command(
             audit=audit,
             options=options,
             terms=build_fix_terms(settings),
-            patience=Patience(_IDLE_SECONDS, lambda: datetime.now(UTC)),
+            patience=Patience(_IDLE_SECONDS, lambda: datetime.now(UTC), total=_TOTAL_SECONDS),
         )
     row = {
         "fix": result.fix.id,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, fields
+from datetime import tzinfo
 from typing import Any, Literal, TypeVar
 
 import dagster as dg
@@ -33,6 +34,12 @@ from dlq_pipelines.retries.fixes import (
 )
 from dlq_pipelines.retries.recall import RecallResult, recall_fix, recall_retries
 from dlq_pipelines.retries.retry import retry_selected, retry_within_lookahead
+from dlq_pipelines.retries.timeline import (
+    FixTimeline,
+    list_timeline_rows,
+    read_fix_timeline,
+    render_timeline_text,
+)
 from dlq_pipelines.text import RedactTexts
 
 FIX_TAG = "dlq/fix"
@@ -196,6 +203,15 @@ def _build_step_metadata(
         ]
         metadata["errors"] = build_table(("events", "outcome", "before", "after"), errors)
     return metadata
+
+
+def _build_timeline_metadata(timeline: FixTimeline, zone: tzinfo) -> dict[str, Any]:
+    """Return the chart of a fix over time, and its numbers as a table."""
+    header = ("from", "released", "delivered", "died again", "timed out", "deleted", "rate")
+    return {
+        "timeline": dg.MetadataValue.md(f"```\n{render_timeline_text(timeline, zone)}\n```"),
+        "intervals": build_table(header, list_timeline_rows(timeline, zone)),
+    }
 
 
 def _build_rate_metadata(fix: Fix) -> dict[str, float]:
@@ -364,11 +380,14 @@ def _define_retry_stage(outbox: Outbox) -> dg.JobDefinition:
             )
             outcomes = get_stage_outcomes(session.connection, config.fix_id)
             redact = build_redact_errors(session.settings)
+            metadata = _build_step_metadata(result, outcomes, redact)
+            # Not at each step of a fix of a million events: the ledger would be read as often.
+            if result.fix.verdict is not None and not result.busy:
+                timeline = read_fix_timeline(session.connection, config.fix_id, until=get_utc_now())
+                metadata |= _build_timeline_metadata(timeline, session.settings.zone)
             session.record_success("retry_stage")
-            address = build_links(session.settings).link_fix(config.fix_id)
-        metadata = _build_step_metadata(result, outcomes, redact)
-        if address is not None:
-            metadata["fix_address"] = dg.MetadataValue.url(address)
+            if (address := build_links(session.settings).link_fix(config.fix_id)) is not None:
+                metadata["fix_address"] = dg.MetadataValue.url(address)
         context.add_output_metadata(metadata)
         _report_status(context, outbox, result, metadata)
         context.log.info(
@@ -394,7 +413,7 @@ def _define_retry_stage(outbox: Outbox) -> dg.JobDefinition:
         - **Changes:** `{schema}.fix`, its stages and `{schema}.retry`; released events are pending
           again and fall due at the rate of the fix, within the look-ahead. A fix that is paused or
           has ended recalls released events that no worker has taken: they are dead again. The run
-          goes on for at most 25 seconds while the next events of aggregates can follow.
+          goes on for at most five minutes while the next events of aggregates can follow.
         - **Rerun:** with the same fix, at any time: each step is decided from the ledger, so no
           event is released twice.
         """

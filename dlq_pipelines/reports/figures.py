@@ -16,6 +16,7 @@ from dlq_pipelines.day import compute_midnight, validate_year
 from dlq_pipelines.exports.redact import Redaction
 from dlq_pipelines.links import NO_LINKS, Links
 from dlq_pipelines.reports.states import URGENT_STATES, CauseState
+from dlq_pipelines.retries.timeline import FixTimeline
 from dlq_pipelines.validate import EventId
 
 # A day is compared with the two whole weeks before it, so each weekday has the same weight.
@@ -177,6 +178,7 @@ class FixFigures:
         note: what was resolved.
         link: version or address of the change, as the person wrote it.
         verdict: why it ended.
+        timeline: what it released and what became of it, until the end of the day.
         evidence: errors before and after a halted fix.
     """
 
@@ -194,6 +196,7 @@ class FixFigures:
     closed_at: datetime | None
     verdict: str | None
     stages: tuple[StageFigures, ...]
+    timeline: FixTimeline
     evidence: tuple[FixEvidence, ...]
 
     @property

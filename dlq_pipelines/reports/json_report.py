@@ -123,8 +123,15 @@ def _build_matrix(figures: ReportFigures) -> dict[str, Any]:
 
 
 def _build_fix(fix: FixFigures) -> dict[str, Any]:
-    times = {"flagged_at": _format_time(fix.flagged_at), "closed_at": _format_time(fix.closed_at)}
-    return asdict(fix) | times
+    intervals = [
+        asdict(interval) | {"start": _format_time(interval.start)}
+        for interval in fix.timeline.intervals
+    ]
+    return asdict(fix) | {
+        "flagged_at": _format_time(fix.flagged_at),
+        "closed_at": _format_time(fix.closed_at),
+        "timeline": {"seconds": fix.timeline.seconds, "intervals": intervals},
+    }
 
 
 def _format_time(moment: datetime | None) -> str | None:

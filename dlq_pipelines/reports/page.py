@@ -25,13 +25,14 @@ from dlq_pipelines.reports.charts import (
     ChartSeries,
     build_chart_series,
     draw_days_chart,
+    draw_fix_timeline,
     draw_hours_chart,
     draw_sparkline,
     draw_trend_chart,
 )
 from dlq_pipelines.reports.figures import ALL, DAYS_BEFORE, OTHER, CauseFigures, ReportFigures
 from dlq_pipelines.reports.states import URGENT_STATES
-from dlq_pipelines.text import format_count, format_duration
+from dlq_pipelines.text import format_count, format_duration, format_seconds
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _HEAT_STEPS = 6
@@ -197,6 +198,10 @@ def _build_environment() -> Environment:
         "add_days": lambda day, days: day + timedelta(days=days),
         "moment": _format_moment,
         "sparkline": _draw_cause_sparkline,
+        "seconds": format_seconds,
+        "timeline": lambda fix, zone, day: _mark_safe(
+            draw_fix_timeline(fix.timeline, zone=zone, day=day)
+        ),
     }
     environment.globals["format_attempts"] = wording.format_attempts
     return environment

@@ -49,6 +49,7 @@ from dlq_pipelines.reports.figures import (
 from dlq_pipelines.reports.states import CauseHistory, CauseState, decide_cause_state
 from dlq_pipelines.reports.wording import format_cause_label, format_utc, summarize_error
 from dlq_pipelines.retries.fixes import build_fix
+from dlq_pipelines.retries.timeline import FixTimeline, read_fix_timelines
 from dlq_pipelines.text import sanitize_line, sanitize_text
 from dlq_pipelines.validate import parse_event_id
 
@@ -394,9 +395,12 @@ class _FiguresReader:
             until=self._window.until,
         ):
             stages[row.pop("fix_id")].append(StageFigures(**row))
-        return tuple(self._build_fix(row, stages[row["id"]]) for row in rows)
+        timelines = read_fix_timelines(self._connection, list(stages), until=self._window.until)
+        return tuple(self._build_fix(row, stages[row["id"]], timelines[row["id"]]) for row in rows)
 
-    def _build_fix(self, row: DictRow, stages: list[StageFigures]) -> FixFigures:
+    def _build_fix(
+        self, row: DictRow, stages: list[StageFigures], timeline: FixTimeline
+    ) -> FixFigures:
         """Build a fix as it was at the end of the day, without its later end."""
         fix, ended = build_fix(row), bool(row["ended"])
         status = "paused" if row["was_paused"] else "active"
@@ -415,6 +419,7 @@ class _FiguresReader:
             closed_at=fix.closed_at if ended else None,
             verdict=_sanitize_optional(fix.verdict, 300) if ended else None,
             stages=tuple(stages),
+            timeline=timeline,
             evidence=self._build_evidence(fix.evidence) if ended else (),
         )
 

@@ -22,12 +22,13 @@ _MONTHS = (
 
 
 def build_headline(figures: ReportFigures) -> str:
-    """Return the day in up to four sentences: deaths, causes, the most harmful cause, fixes."""
+    """Return the day in a few sentences: deaths, causes, the most harmful one, fixes, probes."""
     sentences = [
         _describe_deaths(figures),
         _describe_causes(figures),
         _describe_most_affected(figures),
         _describe_fixes(figures),
+        _describe_healed(figures),
         _describe_backlog(figures),
     ]
     return " ".join(sentence for sentence in sentences if sentence)
@@ -105,6 +106,12 @@ def _describe_fixes(figures: ReportFigures) -> str:
         if (count := len(figures.list_ended_fixes(status)))
     ]
     return f"Fixes that ended: {', '.join(counts)}." if counts else ""
+
+
+def _describe_healed(figures: ReportFigures) -> str:
+    if figures.healed is None:
+        return ""
+    return f"Healed without a person: {format_count(figures.healed.events, 'event')}."
 
 
 def _describe_backlog(figures: ReportFigures) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from dlq_pipelines.audit import MAX_REASON_LENGTH, AuditContext, RunOptions, record_audit_entry
 from dlq_pipelines.causes.classify import extract_excerpt
-from dlq_pipelines.causes.fingerprint import compute_fingerprint
+from dlq_pipelines.causes.fingerprint import compute_cause_id
 from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.outbox import BATCH
 from dlq_pipelines.outbox.batches import (
@@ -51,6 +51,7 @@ from dlq_pipelines.retries.fixes import (
     get_fix,
     get_pace,
     get_stage_outcomes,
+    reject_endless_fix,
 )
 from dlq_pipelines.retries.pace import (
     RateNews,
@@ -67,9 +68,9 @@ from dlq_pipelines.validate import validate_positive
 _MAX_EVIDENCE_EVENTS = 200
 _MAX_EVIDENCE_PAIRS = 5
 _SHOW_HINT = "See `dlq fixes show {}`."
-# Shorter than the interval of the sensor: between two runs of a fix, other jobs that write get the
-# slot of the pool.
-_MAX_FOLLOWING = 25.0
+# Almost five minutes: the next run begins at a tick of the sensor, soon after this one has ended.
+# With 25 s, each run was in progress at the next tick, which requested none: 18 events a second.
+_MAX_FOLLOWING = 285.0
 # Between two looks for outcomes: short after an outcome, and longer the longer none arrives.
 _MIN_PAUSE, _MAX_PAUSE = 0.002, 0.5
 # If a run that follows aggregates is killed, the sensor requests another after this time.
@@ -105,7 +106,7 @@ class Patience:
     Attributes:
         idle: seconds without an outcome after which the run ends.
         clock: returns the current time.
-        total: seconds after which the run ends although outcomes arrive. Default 25.
+        total: seconds after which the run ends although outcomes arrive. Default 285.
         sleep: waits for so many seconds.
     """
 
@@ -184,7 +185,15 @@ def advance_fix(
     with connection.transaction(force_rollback=True) if options.dry_run else nullcontext():
         settled = _settle_own(connection, fix_id, audit=audit, terms=terms)
         follows = patience is not None and not options.dry_run
-        done = _advance(connection, fix_id, settled, audit=audit, terms=terms, follows=follows)
+        done = _advance(
+            connection,
+            fix_id,
+            settled,
+            audit=audit,
+            terms=terms,
+            follows=follows,
+            dry_run=options.dry_run,
+        )
         if patience and follows:
             done = _follow_aggregates(connection, done, audit=audit, terms=terms, patience=patience)
         if done.busy or done.fix.status not in STOPPED:
@@ -252,13 +261,15 @@ def resume_fix(
 ) -> Fix:
     """Resume a paused fix at the stage where it stopped.
 
-    Deleted events count as delivered from now on if the mapping says so now.
+    Deleted events count as delivered from now on if the mapping says so now. They are counted
+    before the fix goes on, `BATCH` events a transaction.
 
     Raises:
         NotFoundError: the fix does not exist.
         RefusedError: the fix has ended, or is not paused.
     """
     with connection.transaction(force_rollback=True) if options.dry_run else nullcontext():
+        _recount_deleted(connection, fix_id)
         _set_status(connection, fix_id, FixStatus.PAUSED, FixStatus.ACTIVE, audit=audit)
         return get_fix(connection, fix_id)
 
@@ -271,6 +282,7 @@ def _advance(
     audit: AuditContext,
     terms: FixTerms,
     follows: bool = False,
+    dry_run: bool = False,
 ) -> AdvanceResult:
     """Run the next steps; `follows`: leave to the caller what follows the events of this run."""
     released, scan, is_judged = 0, _Scan(), False
@@ -288,9 +300,14 @@ def _advance(
             if not is_judged:
                 _judge_rate(connection, fix, policy, terms, congested=congested, now=audit.now)
                 is_judged = True
-            pace = get_pace(connection, fix.id, policy, terms, now=audit.now)
-            step = _decide(
-                connection, fix, policy, scan, now=audit.now, congested=congested, pace=pace
+            step, pace = _decide(
+                connection,
+                fix,
+                scan,
+                now=audit.now,
+                congested=congested,
+                terms=terms,
+                dry_run=dry_run,
             )
             if follows and scan.may_follow and isinstance(step, ReleaseStep):
                 step = WaitStep(
@@ -428,15 +445,13 @@ class _Following:
             if fix is None or fix.closed_at is not None:
                 return False
             congested = self._describe_congestion(fix, audit.now)
-            pace = get_pace(self._connection, fix.id, self._policy, self._terms, now=audit.now)
-            step = _decide(
+            step, pace = _decide(
                 self._connection,
                 fix,
-                self._policy,
                 _Scan(),
                 now=audit.now,
                 congested=congested,
-                pace=pace,
+                terms=self._terms,
             )
             if isinstance(step, WaitStep):
                 self._left = event_ids
@@ -527,6 +542,34 @@ def _lock_fix(connection: Connection, fix_id: int, terms: FixTerms) -> Fix | Non
 def _decide(
     connection: Connection,
     fix: Fix,
+    scan: _Scan,
+    *,
+    now: datetime,
+    congested: str | None,
+    terms: FixTerms,
+    dry_run: bool = False,
+) -> tuple[FixStep, Pace]:
+    """Decide the next step; one that releases events is decided while no other fix releases any.
+
+    Two fixes that begin at one moment would otherwise not see each other, and release events at
+    twice the rate that the worker can take. A dry run makes no fix wait until it is rolled back.
+    """
+    policy = fix.policy or terms.policy
+    pace = get_pace(connection, fix.id, policy, terms, now=now)
+    step = _decide_at_pace(connection, fix, policy, scan, now=now, congested=congested, pace=pace)
+    if dry_run or not isinstance(step, ReleaseStep):
+        return step, pace
+    connection.run("fix.lock_pace")
+    fair = get_pace(connection, fix.id, policy, terms, now=now)
+    if fair == pace:
+        return step, pace
+    step = _decide_at_pace(connection, fix, policy, scan, now=now, congested=congested, pace=fair)
+    return step, fair
+
+
+def _decide_at_pace(
+    connection: Connection,
+    fix: Fix,
     policy: RetryPolicy,
     scan: _Scan,
     *,
@@ -543,7 +586,7 @@ def _decide(
             f"deaths from before the flag that may match it are not classified: {unclassified:,}"
         )
     stage = get_stage_outcomes(connection, fix.id).get(fix.stage, StageOutcomes())
-    return decide_next_step(
+    return reject_endless_fix(connection, fix) or decide_next_step(
         fix,
         policy,
         stage,
@@ -725,8 +768,8 @@ def _build_evidence(connection: Connection, fix: Fix) -> list[dict[str, Any]]:
     pairs: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         died_again = row["outcome"] == "died_again"
-        after = compute_fingerprint(row["after"]).id if died_again else str(row["outcome"])
-        pairs.setdefault((compute_fingerprint(row["before"]).id, after), []).append(row)
+        after = compute_cause_id(row["after"]) if died_again else str(row["outcome"])
+        pairs.setdefault((compute_cause_id(row["before"]), after), []).append(row)
     most = sorted(pairs.items(), key=lambda pair: (-len(pair[1]), pair[0]))[:_MAX_EVIDENCE_PAIRS]
     return [
         {
@@ -750,6 +793,23 @@ def _lock_open_fix(connection: Connection, fix_id: int) -> Fix:
     return fix
 
 
+def _recount_deleted(connection: Connection, fix_id: int) -> None:
+    """Count deleted events of a paused fix as delivered if the mapping says so. Repeatable.
+
+    Raises:
+        NotFoundError: the fix does not exist.
+        RefusedError: the fix has ended.
+    """
+    page: dict[str, Any] = {"rows": BATCH, "stage": None, "event_id": None}
+    while page["rows"] == BATCH:
+        with connection.transaction():
+            if _lock_open_fix(connection, fix_id).status is not FixStatus.PAUSED:
+                return
+            page = connection.fetch_one(
+                "retry.recount_deleted", fix_id=fix_id, **page | {"rows": BATCH}
+            )
+
+
 def _set_status(
     connection: Connection, fix_id: int, old: FixStatus, new: FixStatus, *, audit: AuditContext
 ) -> None:
@@ -758,7 +818,5 @@ def _set_status(
         if fix.status is not old:
             raise RefusedError(f"Fix {fix_id} is {fix.status}.", _SHOW_HINT.format(fix_id))
         connection.run("fix.set_status", fix_id=fix_id, status=new, verdict=None, now=audit.now)
-        if new is FixStatus.ACTIVE:
-            connection.run("retry.recount_deleted", fix_id=fix_id)
         kind = "fix.paused" if new is FixStatus.PAUSED else "fix.resumed"
         record_audit_entry(connection, kind, {"fix": fix_id}, audit=audit)

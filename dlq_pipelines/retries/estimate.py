@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 
 from dlq_pipelines.retries.fix import RetryPolicy
 
-# The sensor requests a run at each tick. A run goes on for so many seconds while events of
-# aggregates follow one another, if the first of them falls due soon after it began.
+# The sensor requests a run at each tick, unless one is in progress. A run goes on for so many
+# seconds while events of aggregates follow one another, if the first of them falls due soon after
+# it began; the next one begins with the cycle.
 TICK_SECONDS = 30.0
-FOLLOWING_SECONDS = 25.0
+FOLLOWING_SECONDS, _CYCLE_SECONDS = 285.0, 300.0
 _SOON = 5.0
 # From the release of an event to that of its successor: measured at 50 to 100 events a second.
 _SECONDS_IN_ORDER = 0.01
@@ -90,8 +91,8 @@ def _wait_for_run(now: float, *, begun: float, follows: bool) -> float:
         begun: when the events that were released together began to fall due.
         follows: events of their aggregates follow, so that a run may wait for the outcomes.
     """
-    tick = now // TICK_SECONDS * TICK_SECONDS
-    waits = begun >= tick or now - tick <= _SOON
-    if follows and waits and now - tick < FOLLOWING_SECONDS:
+    cycle = now // _CYCLE_SECONDS * _CYCLE_SECONDS
+    waits = begun >= cycle or now - cycle <= _SOON
+    if follows and waits and now - cycle < FOLLOWING_SECONDS:
         return now
     return math.ceil(now / TICK_SECONDS) * TICK_SECONDS

@@ -32,8 +32,8 @@ class FixStatus(StrEnum):
     HALTED = "halted"
     WITHDRAWN = "withdrawn"
     EXPIRED = "expired"
-    # No event was left to release. The fix is not verified, because nothing was delivered, and not
-    # halted, because nothing failed.
+    # No event was left to release, or it cannot end before it expires. The fix is not verified,
+    # because nothing was delivered, and not halted, because nothing failed.
     REJECTED = "rejected"
 
 

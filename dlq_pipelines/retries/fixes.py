@@ -378,6 +378,18 @@ def describe_congestion(
     return f"the worker is {seconds:.0f} s behind, at most {most:.0f} s are allowed"
 
 
+def reject_endless_fix(connection: Connection, fix: Fix) -> CloseStep | None:
+    """Return the end of an active fix that cannot end before it expires; None: it can.
+
+    Every face that takes a rate refuses such a fix. `dlq.flag_fix` and probes take none, so the
+    rate and the expiry of the installation are known at the first step only.
+    """
+    if fix.stage or fix.unreadable or fix.status is not FixStatus.ACTIVE:
+        return None
+    row = connection.run("fix.explain_expiry", fix_id=fix.id).fetchone()
+    return CloseStep(FixStatus.REJECTED, row["reason"]) if row and row["reason"] else None
+
+
 def get_stage_outcomes(connection: Connection, fix_id: int) -> dict[int, StageOutcomes]:
     """Return the outcomes of each stage of the fix, by its number."""
     return {
@@ -423,7 +435,7 @@ def get_fix_progress(
         return FixProgress(fix, outcomes, fix.verdict or "")
     policy, stage = fix.policy or terms.policy, outcomes.get(fix.stage, StageOutcomes())
     congested = describe_congestion(connection, now=now, max_backlog=terms.max_backlog)
-    step = decide_next_step(
+    step = reject_endless_fix(connection, fix) or decide_next_step(
         fix,
         policy,
         stage,

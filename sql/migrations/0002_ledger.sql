@@ -358,6 +358,9 @@ create index fix_open on :"dlq_schema".fix (cause_id) where closed_at is null;
 -- For fixes that ended with released events that are not due yet.
 create index fix_stopped on :"dlq_schema".fix (closed_at)
     where status in ('halted', 'withdrawn', 'expired');
+-- For what probes healed, which alerts ask for every minute.
+create index fix_healed on :"dlq_schema".fix (closed_at)
+    where status = 'verified' and flagged_by = 'probe';
 -- Two open fixes of one whole cause or detail would count each other's successes as proof.
 create unique index fix_open_cause on :"dlq_schema".fix (cause_id, coalesce(detail, ''))
     where closed_at is null and status_before is not null;

@@ -85,6 +85,23 @@ begin
 end
 $$;
 
+-- Why a fix cannot end before it expires: its targets do not all fall due until then. Null: it can,
+-- or its rate or expiry are not known yet.
+create function :"dlq_schema".explain_expiry(given :"dlq_schema".fix, targets bigint)
+    returns text language sql stable set search_path = :"dlq_schema", pg_temp
+as $$
+    select format(
+        '%s events at %s per second take %s, and the fix expires in %s.',
+        to_char(targets, 'FM999,999,999,999'),
+        given.rate,
+        justify_hours(make_interval(secs => ceil(targets / given.rate))),
+        justify_hours(date_trunc('second', lifetime.length)))
+    from (
+        select given.expires_at - greatest(given.flagged_at, given.not_before) as length
+    ) lifetime
+    where targets / given.rate > extract(epoch from lifetime.length)
+$$;
+
 create function :"dlq_schema".place_fix(given :"dlq_schema".fix, run_id text default null)
     returns bigint language plpgsql set search_path = :"dlq_schema", pg_temp
 as $$
@@ -93,6 +110,7 @@ declare
     other   bigint;
     targets bigint;
     placed  bigint;
+    endless text;
     was     cause;
     whole   constant boolean := selects_whole_cause(given) or selects_whole_detail(given);
     refusal constant text := offers() ->> 'fixes';
@@ -133,17 +151,11 @@ begin
         raise exception 'No dead events match this fix, so nothing could verify it.'
             using hint = '`dlq causes list` shows what is dead.';
     end if;
-    -- A fix without a rate or an expiry takes those of the installation at its first step.
-    if targets / given.rate
-        > extract(epoch from given.expires_at - greatest(given.flagged_at, given.not_before))
-    then
-        raise exception '% events at % per second take %, and the fix expires in %.',
-            to_char(targets, 'FM999,999,999,999'),
-            given.rate,
-            justify_hours(make_interval(secs => ceil(targets / given.rate))),
-            justify_hours(date_trunc(
-                'second',
-                given.expires_at - greatest(given.flagged_at, given.not_before)))
+    -- A fix without a rate or an expiry takes those of the installation at its first step, which
+    -- then rejects it.
+    endless := explain_expiry(given, targets);
+    if endless <> '' then
+        raise exception '%', endless
             using hint = 'Raise the rate or the expiry, or narrow the filter.';
     end if;
 

@@ -89,8 +89,10 @@ comment on table :"dlq_schema".cause_count is
 create index cause_count_shown on :"dlq_schema".cause_count (cause_id) where shown;
 
 create table :"dlq_schema".retry_count (
-    outcome text   primary key,
-    retries bigint not null check (retries > 0)
+    outcome  text    not null,
+    by_probe boolean not null,  -- released by a probe, not by a person
+    retries  bigint  not null check (retries > 0),
+    primary key (outcome, by_probe)
 );
 comment on table :"dlq_schema".retry_count is
     'Outcomes of retries without a fix. fix_outcome has those of fixes.';

@@ -366,9 +366,10 @@ begin
         group by fix_id, stage order by fix_id, stage
         on conflict (fix_id, stage, outcome) do update set events = o.events + excluded.events
     ), by_hand as (
-        insert into :"dlq_schema".retry_count as t (outcome, retries)
-        select 'recalled', count(*) from gone where fix_id is null having count(*) > 0
-        on conflict (outcome) do update set retries = t.retries + excluded.retries
+        insert into :"dlq_schema".retry_count as t (outcome, by_probe, retries)
+        select 'recalled', actor = 'probe', count(*) from gone where fix_id is null
+        group by 2 order by 2
+        on conflict (outcome, by_probe) do update set retries = t.retries + excluded.retries
     )
     insert into :"dlq_schema".recalled
     select death_id,

@@ -206,6 +206,26 @@ where f.status = 'halted' and f.closed_at > %(since)s
             and later.event_type is not distinct from f.event_type)
 order by f.closed_at desc, f.id limit %(limit)s
 
+-- name: healed
+-- Fixes that probes flagged and that were verified since a time, with what they delivered.
+select f.id as fix_id,
+    f.cause_id,
+    (
+        select coalesce(sum(o.events), 0)::bigint
+        from :"dlq_schema".fix_outcome o
+        where o.fix_id = f.id and o.outcome = 'delivered'
+    ) as events,
+    coalesce(shown.owner, c.owner) as owner
+from :"dlq_schema".fix f
+join :"dlq_schema".cause c on c.id = f.cause_id
+left join :"dlq_schema".cause shown on shown.id = c.merged_into
+where f.status = 'verified'
+    and f.flagged_by = 'probe'
+    and f.closed_at > %(since)s
+    and f.cause_id <> all(%(muted)s::text[])
+order by f.closed_at desc, f.id
+limit %(limit)s
+
 -- name: parked
 -- An index-only scan of failed retries leads; each event with enough of them is looked up.
 select count(*) as events

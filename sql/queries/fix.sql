@@ -221,6 +221,18 @@ set canary = coalesce(canary, %(canary)s),
 where id = %(fix_id)s
 returning *
 
+-- name: explain_expiry
+-- Why the fix cannot end before it expires, by the number of events that it targeted when it was
+-- flagged, which its audit entry has.
+select :"dlq_schema".explain_expiry(f, flagged.events) as reason
+from :"dlq_schema".fix f
+cross join lateral (
+    select a.events
+    from :"dlq_schema".audit a
+    where a.kind = 'fix.flag' and a.at = f.flagged_at and a.filter ->> 'fix' = f.id::text
+    limit 1) flagged
+where f.id = %(fix_id)s
+
 -- name: unclassified
 -- Counts unclassified deaths that the fix would select if they had its cause and detail. Driven by
 -- the index of unclassified deaths.
@@ -246,6 +258,11 @@ cross join (
         and o.rate is not null
         and o.last_due_at > %(now)s::timestamptz - interval '1 minute') others
 where f.id = %(fix_id)s
+
+-- name: lock_pace
+-- Until the transaction ends, no other fix of the outbox releases events: each sees the rates at
+-- which the others release theirs. A batch of 5,000 events takes a tenth of a second.
+select pg_advisory_xact_lock(hashtextextended(:'dlq_schema' || ' pace', 0))
 
 -- name: set_rate
 update :"dlq_schema".fix set current_rate = %(rate)s, rate_state = %(state)s::jsonb
@@ -296,6 +313,53 @@ left join :"dlq_schema".fix_outcome o using (fix_id, stage)
 where s.fix_id = %(fix_id)s
 group by s.fix_id, s.stage
 order by s.stage
+
+-- name: timeline
+-- Events of these fixes by the time at which they fell due, and at which their outcome was found,
+-- before `until`: in at most `most` intervals of equal length, the shortest of `lengths` (seconds)
+-- that is enough. Intervals are counted from 1970. Recalled events are in another table, and never
+-- fell due.
+--
+-- Driven by the index of the times of retries. Both bounds have an hour to spare, because the
+-- clocks of the machines that release events and end fixes may differ.
+with moment as materialized (
+    -- By second: a million events at 50 a second are 20,000 rows.
+    select r.fix_id,
+        floor(extract(epoch from m.at))::bigint as second,
+        m.kind,
+        count(*) as events
+    from :"dlq_schema".retry r
+    cross join lateral (values (r.due_at, 'released'), (r.settled_at, r.outcome)) as m (at, kind)
+    where r.fix_id = any(%(fixes)s)
+        and r.retried_at < %(until)s
+        and r.retried_at >= (
+            select min(f.flagged_at) - interval '1 hour'
+            from :"dlq_schema".fix f
+            where f.id = any(%(fixes)s))
+        and r.retried_at <= (
+            select max(coalesce(f.closed_at + interval '1 hour', 'infinity'))
+            from :"dlq_schema".fix f
+            where f.id = any(%(fixes)s))
+        and m.at < %(until)s
+    group by 1, 2, 3
+), span as (
+    select fix_id, min(second) as first, max(second) as last from moment group by fix_id
+), chosen as (
+    select span.fix_id, (
+        select min(seconds)
+        from unnest(%(lengths)s::bigint[]) as seconds
+        where last / seconds - first / seconds < %(most)s) as seconds
+    from span
+)
+select fix_id,
+    chosen.seconds,
+    moment.second / chosen.seconds as number,
+    moment.kind,
+    sum(moment.events)::bigint as events
+from moment
+join chosen using (fix_id)
+group by fix_id, chosen.seconds, number, moment.kind
+order by fix_id, number
 
 -- name: stepped
 update :"dlq_schema".fix set stepped_at = %(now)s, refill_at = %(refill_at)s

@@ -92,6 +92,23 @@ from (
 ) retry
 group by 1
 
+-- name: probes
+-- Outcomes of the events that probes released.
+select outcome, retries from :"dlq_schema".retry_count where by_probe
+
+-- name: healed
+-- Events that were delivered without a person: by probes, and by the fixes that they flagged.
+select (
+        select coalesce(sum(retries), 0)
+        from :"dlq_schema".retry_count
+        where by_probe and outcome = 'delivered'
+    ) + (
+        select coalesce(sum(o.events), 0)
+        from :"dlq_schema".fix f
+        join :"dlq_schema".fix_outcome o on o.fix_id = f.id
+        where f.flagged_by = 'probe' and o.outcome = 'delivered'
+    ) as events
+
 -- name: fixes
 select status, count(*) as fixes from :"dlq_schema".fix group by 1
 

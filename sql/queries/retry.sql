@@ -75,8 +75,11 @@ with page as materialized (
                 select n.event_created_at, n.event_id from :"dlq_schema".dead n
                 where hashtext(n.aggregate_id) = hashtext(page.aggregate_id)
                     and n.aggregate_id <> ''
-                    and n.aggregate_id = page.aggregate_id
-                    and n.aggregate_type = page.aggregate_type
+                    -- `case`: the planner takes it for half of the rows. As conditions these are
+                    -- so selective to it that, without statistics, it sorts all dead events of the
+                    -- aggregate for each of them: 11 s instead of 0.1 s for a batch of 5,000.
+                    and case when n.aggregate_id = page.aggregate_id
+                        and n.aggregate_type = page.aggregate_type then true end
                 order by hashtext(n.aggregate_id),
                     coalesce(n.event_created_at, '-infinity'::timestamptz),
                     n.event_id
@@ -254,7 +257,7 @@ with page as materialized (
     -- whole table, or all of these rows for each of them.
     from (select outcome, array_agg(death_id) as deaths from decided group by outcome) o
     where r.death_id = any(o.deaths)
-    returning r.death_id, r.fix_id, r.stage, r.outcome
+    returning r.death_id, r.fix_id, r.stage, r.outcome, r.actor
 ), by_fix as (
     -- Inserted in the order of the key, so that two that settle at once wait for each other instead
     -- of deadlocking.
@@ -263,9 +266,10 @@ with page as materialized (
     group by fix_id, stage, outcome order by fix_id, stage, outcome
     on conflict (fix_id, stage, outcome) do update set events = o.events + excluded.events
 ), by_hand as (
-    insert into :"dlq_schema".retry_count as t (outcome, retries)
-    select outcome, count(*) from settled where fix_id is null group by outcome order by outcome
-    on conflict (outcome) do update set retries = t.retries + excluded.retries
+    insert into :"dlq_schema".retry_count as t (outcome, by_probe, retries)
+    select outcome, actor = 'probe', count(*) from settled where fix_id is null
+    group by 1, 2 order by 1, 2
+    on conflict (outcome, by_probe) do update set retries = t.retries + excluded.retries
 )
 select (select count(*) from settled) as events,
     (select coalesce(array_agg(death_id), '{}')::text from settled where outcome = 'delivered')
@@ -284,8 +288,9 @@ from (
 cross join lateral (
     select n.event_id from :"dlq_schema".dead n
     where hashtext(n.aggregate_id) = hashtext(delivered.aggregate_id) and n.aggregate_id <> ''
-        and n.aggregate_id = delivered.aggregate_id
-        and n.aggregate_type = delivered.aggregate_type
+        -- As in `take`.
+        and case when n.aggregate_id = delivered.aggregate_id
+            and n.aggregate_type = delivered.aggregate_type then true end
     order by hashtext(n.aggregate_id),
         coalesce(n.event_created_at, '-infinity'::timestamptz),
         n.event_id
@@ -302,16 +307,29 @@ select exists (
     cross join lateral (
         select from :"dlq_schema".dead n
         where hashtext(n.aggregate_id) = hashtext(r.aggregate_id) and n.aggregate_id <> ''
-            and n.aggregate_id = r.aggregate_id and n.aggregate_type = r.aggregate_type
+            -- As in `take`.
+            and case when n.aggregate_id = r.aggregate_id
+                and n.aggregate_type = r.aggregate_type then true end
         limit 1) n) as found
 
 -- name: recount_deleted
--- Counts the deleted events of a fix as delivered, if the mapping says by now that its worker
--- deletes what it has delivered.
-with recounted as (
-    update :"dlq_schema".retry r set outcome = 'delivered'
-    where r.fix_id = %(fix_id)s and r.outcome = 'deleted'
+-- Counts deleted events of a fix as delivered, if the mapping says by now that its worker deletes
+-- what it has delivered. Reads at most so many failed retries, from a stage and an event on.
+with page as materialized (
+    select r.death_id, r.stage, r.event_id, r.outcome
+    from :"dlq_schema".retry r
+    where r.fix_id = %(fix_id)s
+        and r.outcome in ('died_again', 'timed_out', 'deleted')
         and :"dlq_schema".vanished_outcome() = 'delivered'
+        and (%(stage)s::integer is null
+            or (r.stage, r.event_id) >= (
+                %(stage)s::integer,
+                (:"dlq_schema".event_ids(array[%(event_id)s::text]))[1]))
+    order by r.stage, r.event_id
+    limit %(rows)s
+), recounted as (
+    update :"dlq_schema".retry r set outcome = 'delivered'
+    where r.death_id = any(array(select death_id from page where outcome = 'deleted'))
     returning r.fix_id, r.stage
 ), counted as (
     select fix_id, stage, count(*) as events from recounted group by fix_id, stage
@@ -319,10 +337,15 @@ with recounted as (
     update :"dlq_schema".fix_outcome o set events = o.events - c.events
     from counted c
     where o.fix_id = c.fix_id and o.stage = c.stage and o.outcome = 'deleted'
+), more as (
+    insert into :"dlq_schema".fix_outcome as o (fix_id, stage, outcome, events)
+    select fix_id, stage, 'delivered', events from counted order by fix_id, stage
+    on conflict (fix_id, stage, outcome) do update set events = o.events + excluded.events
 )
-insert into :"dlq_schema".fix_outcome as o (fix_id, stage, outcome, events)
-select fix_id, stage, 'delivered', events from counted order by fix_id, stage
-on conflict (fix_id, stage, outcome) do update set events = o.events + excluded.events
+select count(*) as rows,
+    (array_agg(stage order by stage desc, event_id desc))[1] as stage,
+    (array_agg(event_id::text order by stage desc, event_id desc))[1] as event_id
+from page
 
 -- name: left_by_fixes
 -- Fixes that have ended or are paused, and have retries without an outcome.

@@ -13,9 +13,9 @@ import pytest
 from dlq_pipelines.alerts.alert import AlertPolicy, NoticeKind, evaluate_alerts, list_alerts
 from dlq_pipelines.alerts.figures import read_alert_figures
 from dlq_pipelines.alerts.routes import Route
-from dlq_pipelines.alerts.rules import AlertFigures, Thresholds, evaluate_rules
+from dlq_pipelines.alerts.rules import AlertFigures, HealedCause, Thresholds, evaluate_rules
 from dlq_pipelines.audit import AuditContext
-from dlq_pipelines.causes.catalogue import merge_causes, mute_cause
+from dlq_pipelines.causes.catalogue import merge_causes, mute_cause, set_cause_text
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.reports.figures import ReportPolicy, ReportWindow
@@ -422,6 +422,34 @@ def test_regressed_causes_and_halted_fixes_are_read(
     assert (halted.note, halted.verdict) == ("fixed", "3 of 10 died again")
     connection.execute(flag, [cause, "active", None, None])
     assert read().halted == ()
+
+
+def test_what_probes_healed_is_read_for_a_day(connection: Connection, read: ReadFigures) -> None:
+    """Not what people flagged, what was not verified, nor what is muted."""
+    cause = add_cause(connection)
+    for flagged_by, status, hours in (
+        ("probe", "verified", 25),
+        ("probe", "verified", 1),
+        ("ann", "verified", 1),
+        ("probe", "halted", 1),
+    ):
+        connection.execute(
+            "insert into dlq.fix (cause_id, note, flagged_by, flagged_at, status, verdict,"
+            " closed_at) values (%s, 'n', %s, %s, %s, 'v', %s)",
+            [cause, flagged_by, NOW - timedelta(days=2), status, NOW - timedelta(hours=hours)],
+        )
+    connection.execute(
+        "insert into dlq.fix_stage (fix_id, stage, size, begun_at)"
+        " values (2, 1, 10, now()), (2, 2, 100, now())"
+    )
+    connection.execute(
+        "insert into dlq.fix_outcome (fix_id, stage, outcome, events)"
+        " values (2, 1, 'delivered', 9), (2, 1, 'died_again', 1), (2, 2, 'delivered', 30)"
+    )
+    set_cause_text(connection, cause, "owner", "team-pay", audit=AUDIT)
+    assert read().healed == (HealedCause(2, cause, 39, "team-pay"),)
+    mute_cause(connection, cause, NOW + timedelta(days=1), audit=replace(AUDIT, now=NOW))
+    assert read().healed == ()
 
 
 def test_new_details_of_known_causes_are_read_one_row_a_cause(

@@ -21,6 +21,7 @@ from dlq_pipelines.alerts.rules import (
     FailedJob,
     Finding,
     HaltedFix,
+    HealedCause,
     Severity,
     Thresholds,
     compute_spike_threshold,
@@ -47,6 +48,7 @@ FIRING = {
         QUIET, escalating=[EscalatingCause(CAUSE, NOW.date(), [1, 2, 4, 9, 12])]
     ),
     "halted:7": replace(QUIET, halted=[HaltedFix(7, "fixed", "3 of 10 died again", None)]),
+    "healed:8": replace(QUIET, healed=[HealedCause(8, "v2-1", 39, "team-pay")]),
     "parked": replace(QUIET, parked=1),
     "purge_ahead": replace(QUIET, purged_soon=LOOKBACK),
     "check:no_event_is_missing": replace(

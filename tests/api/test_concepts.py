@@ -197,6 +197,8 @@ def test_a_fix_is_previewed_flagged_paused_resumed_and_withdrawn(
         )
     assert api.post(f"{url}/pause", json={"reason": "x"}).status_code == 409
     assert api.get("/api/fixes/99").status_code == 404
+    assert read_json(api.get(f"{url}/timeline")) == {"seconds": 30, "intervals": []}
+    assert api.get("/api/fixes/99/timeline").status_code == 404
     assert [kind for kind, _ in read_audit_log(connection)] == [
         "fix.flag",
         "fix.paused",
@@ -231,6 +233,26 @@ def test_what_a_stopped_fix_or_a_person_released_is_recalled(
         409,
         True,
     )
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_fix_that_cannot_end_before_it_expires_is_refused(
+    api: httpx.Client, connection: Connection, dry_run: bool
+) -> None:
+    """With the figures, and by the preview too."""
+    connection.execute(
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status)"
+        " select 'order', n::text, 'slow', '{}', 'dead' from generate_series(1, 90) n"
+    )
+    body = {"event_type": "slow", "note": "x", "rate": 0.001, "dry_run": dry_run}
+    refused = api.post("/api/fixes", json={**body, "expiry_days": 1})
+    assert (refused.status_code, refused.json()["error"]) == (
+        409,
+        "90 events at 0.001 per second take 1 day 01:00:00, and the fix expires in 1 day.",
+    )
+    assert refused.json()["hint"] == "Raise the rate or the expiry, or narrow the filter."
+    assert one(connection, "select count(*) from dlq.fix") == {"count": 0}
+    assert api.post("/api/fixes", json={**body, "expiry_days": 2}).status_code == 200
 
 
 @pytest.mark.parametrize(

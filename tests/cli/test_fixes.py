@@ -355,7 +355,7 @@ def test_an_open_fix_shows_its_stages_and_the_next_step(dlq: Run, connection: Co
     assert "rate 50 of 50 per second" in shown
     _advance(connection, flagged["id"])
     shown_whole = read_json(dlq("fixes", "show", str(flagged["id"]), "--json"))
-    assert shown_whole.keys() == {"fix", "stages", "next"}
+    assert shown_whole.keys() == {"fix", "stages", "next", "timeline"}
     assert shown_whole["fix"].keys() == FIX_KEYS
     connection.execute("update dlq.fix set current_rate = 25, release_rate = 12.5")
     slower = "rate 25 of 50 per second; the last events were released at 12.5"
@@ -376,6 +376,42 @@ def test_an_open_fix_shows_its_stages_and_the_next_step(dlq: Run, connection: Co
     assert shown_whole["stages"][0].keys() == STAGE_KEYS
     assert shown_whole["next"] == "waits: 4 events of stage 1 have no outcome yet"
     assert f"next {shown_whole['next']}" in read_words(dlq("fixes", "show", str(flagged["id"])))
+
+
+def test_a_fix_shows_a_chart_of_what_it_released_and_what_became_of_it(
+    dlq: Run, connection: Connection
+) -> None:
+    """The same numbers are in JSON, and the chart fits into 80 columns."""
+    add_dead_events(connection, 30)
+    flagged = read_json(dlq(*FLAG, "--canary", "4", "--json"))["fix"]["id"]
+    assert "column" not in dlq("fixes", "show", str(flagged)).out
+    _advance(connection, flagged)
+    connection.execute("update outbox_event set status = 'done' where id <= 2")
+    kill(connection, "KeyError: 'postcode'", where="status = 'pending'")
+    connection.execute(
+        "update dlq.retry set retried_at = '2026-11-24 18:30Z', due_at = '2026-11-24 18:30Z'"
+    )
+    connection.execute("update dlq.fix set flagged_at = '2026-11-24 18:00Z'")
+    _advance(connection, flagged)
+    connection.execute("update dlq.retry set settled_at = '2026-11-24 18:32Z'")
+    shown = dlq("fixes", "show", str(flagged)).out
+    chart = shown[shown.index("most/s") - 50 :].split("\n")
+    assert max(map(len, chart)) <= 80
+    assert "released   █             4    0.133" in chart
+    assert "delivered      ▄         2   0.0667" in chart
+    assert "died again     ▄         2   0.0667" in chart
+    timeline = read_json(dlq("fixes", "show", str(flagged), "--json"))["timeline"]
+    assert timeline["seconds"] == 30
+    assert [interval["released"] for interval in timeline["intervals"]] == [4, 0, 0, 0, 0]
+    assert timeline["intervals"][4] == {
+        "start": "2026-11-24T18:32:00Z",
+        "released": 0,
+        "delivered": 2,
+        "died_again": 2,
+        "timed_out": 0,
+        "deleted": 0,
+        "rate": 0.0,
+    }
 
 
 def test_a_halted_fix_shows_old_and_new_errors_with_hostile_text_inert(

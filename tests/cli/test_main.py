@@ -352,7 +352,7 @@ SHAPES = {
     "dlq causes reindex --dry-run": {"causes", "dry_run"},
     "dlq fixes flag --event-type letter --note x --dry-run": {"dry_run", "preview", "fix"},
     "dlq fixes list": {"fixes", "next"},
-    "dlq fixes show 1": {"fix", "stages", "next"},
+    "dlq fixes show 1": {"fix", "stages", "next", "timeline"},
     "dlq fixes advance 1 --dry-run": {
         "fix",
         "status",

@@ -1,6 +1,7 @@
 """Assets, checks, jobs and the sensor, run by Dagster with its records in PostgreSQL."""
 
 import json
+import re
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -605,6 +606,22 @@ def test_an_invalid_flag_is_one_clear_sentence(
     assert one(connection, "select count(*) as n from dlq.fix") == {"n": 0}
 
 
+def test_a_fix_that_cannot_end_before_it_expires_is_refused(
+    connection: Connection, job: Job
+) -> None:
+    """Entered in the Launchpad; the figures are in the failure of the run."""
+    connection.execute(
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status)"
+        " select 'order', n::text, 'slow', '{}', 'dead' from generate_series(1, 90) n"
+    )
+    slow = {"cause": None, "event_type": "slow", "rate": 0.001}
+    figures = "90 events at 0.001 per second take 1 day 01:00:00, and the fix expires in "
+    for dry_run in (True, False):
+        assert figures in _read_failure(_flag(job, dry_run=dry_run, expiry_days=1, **slow))
+    assert one(connection, "select count(*) as n from dlq.fix") == {"n": 0}
+    assert _flag(job, dry_run=False, expiry_days=2, **slow).success
+
+
 def test_a_halted_fix_shows_its_stage_and_the_errors(
     connection: Connection, instance: dg.DagsterInstance, job: Job
 ) -> None:
@@ -617,6 +634,7 @@ def test_a_halted_fix_shows_its_stage_and_the_errors(
     rates = [released[name] for name in ("rate", "current_rate", "release_rate")]
     assert len(set(rates)) == 1
     assert released["next"] == "6 events of stage 1 have no outcome yet"
+    assert "timeline" not in released
     connection.execute(
         "update outbox_event set status = 'dead', last_error = 'KeyError: 1' where status ="
         " 'pending'"
@@ -635,6 +653,9 @@ def test_a_halted_fix_shows_its_stage_and_the_errors(
         assert "6 of 6 failed" in step["next"]
         (stage,) = (list(record.data.values()) for record in step["stages"].records)
         assert stage == [1, 10, 6, 0, 6, 0, 0, 0, 0]
+        assert re.search(r"died again +█ +6 ", step["timeline"])
+        intervals = [record.data for record in step["intervals"].records]
+        assert sum(int(interval["died again"]) for interval in intervals) == 6
         (errors,) = (record.data for record in step["errors"].records)
         assert errors["after"] == "KeyError: 1"
         assert str(errors["before"]).startswith("TimeoutError")

@@ -26,6 +26,12 @@ from dlq_pipelines.metrics import DeadLetterCollector, build_snapshot_reader
 from dlq_pipelines.outbox.reconcile import reconcile_events
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.retries.advance import advance_fix
+from dlq_pipelines.retries.fix import FixTerms
+from dlq_pipelines.retries.fixes import list_fixes
+from dlq_pipelines.retries.probe import ProbePolicy
+from dlq_pipelines.retries.probes import run_probes
+from dlq_pipelines.retries.recall import recall_retries
 from dlq_pipelines.retries.retry import retry_events
 from dlq_pipelines.retries.settle import settle_retries
 from tests.rows import add_events, kill, one
@@ -195,6 +201,60 @@ def _do_something(
             archive_dead_events(connection, before=later, only_exported=False, audit=audit())
             purge_archive(connection, before=later, audit=audit())
             purge_deaths(connection, before=later, audit=audit())
+
+
+def test_probes_and_what_they_healed_are_counted(
+    connection: Connection, database: Database
+) -> None:
+    """By outcome, and with the events of the fix that a probe flagged; people's retries are not."""
+    policy = ProbePolicy(enabled=True, settle_seconds=60, max_backlog=timedelta(days=30))
+
+    def probe(minutes: int) -> None:
+        now = datetime.now(UTC) + timedelta(minutes=minutes)
+        run_probes(connection, policy=policy, zone=UTC_ZONE, audit=audit(now))
+
+    def outcomes() -> dict[str, float]:
+        found = named(scrape(database), "dlq_probes_total")
+        return {dict(labels)["outcome"]: count for labels, count in found.items() if count}
+
+    def work(change: str) -> None:
+        connection.execute(f"update outbox_event set {change} where status = 'pending'".encode())
+        classify_deaths(connection, zone=UTC_ZONE)
+
+    add_events(connection, 5)
+    kill(connection, "TimeoutError: no answer", attempts=5)
+    classify_deaths(connection, zone=UTC_ZONE)
+    assert outcomes() == {}
+    probe(6)
+    work("status = 'dead', last_error = 'TimeoutError: no answer'")
+    probe(20)
+    assert outcomes() == {"died_again": 1}
+    probe(31)
+    released = one(connection, "select event_id from dlq.retry where outcome is null")
+    done = recall_retries(connection, Selection(all=True), audit=audit())
+    assert done.recalled == 1, released
+    probe(32)
+    assert outcomes() == {"died_again": 1, "recalled": 1}
+    probe(60)
+    work("status = 'done'")
+    probe(61)
+    assert outcomes() == {"died_again": 1, "recalled": 1, "delivered": 1}
+    assert value(scrape(database), "dlq_healed_events_total") == 1
+    (fix,) = list_fixes(connection)
+    for minutes in (62, 63):
+        signed = audit(datetime.now(UTC) + timedelta(minutes=minutes))
+        advance_fix(connection, fix.id, audit=signed, terms=FixTerms())
+        work("status = 'done'")
+    assert value(scrape(database), "dlq_healed_events_total") == 5
+    add_events(connection, 1)
+    kill(connection, "KeyError: 'sku'", attempts=5, where="status = 'pending'")
+    retry_events(connection, [6], audit=audit())
+    work("status = 'done'")
+    settle_retries(connection, now=datetime.now(UTC) + timedelta(days=1), settle_seconds=1)
+    series = scrape(database)
+    assert value(series, "dlq_healed_events_total") == 5
+    assert value(series, "dlq_retries_total", outcome="delivered") == 6
+    assert outcomes()["delivered"] == 1
 
 
 def test_deaths_that_no_trigger_saw_are_counted(connection: Connection, database: Database) -> None:

@@ -1,5 +1,6 @@
 """Tests the charts: equal figures give equal bytes, and no text of an event is in a chart."""
 
+import re
 from datetime import timedelta
 from xml.etree import ElementTree as ET
 
@@ -7,12 +8,14 @@ from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.reports.charts import (
     build_chart_series,
     draw_days_chart,
+    draw_fix_timeline,
     draw_hours_chart,
     draw_sparkline,
     draw_trend_chart,
 )
 from dlq_pipelines.reports.figures import ReportFigures, ReportPolicy
 from dlq_pipelines.reports.read import read_report_figures
+from dlq_pipelines.retries.timeline import FixInterval, FixTimeline
 from tests.reports.rows import add_cause, add_death, count_again
 from tests.reports.story import DAY, NOW, WINDOW
 
@@ -81,3 +84,28 @@ def test_sparkline_has_one_bar_a_day_and_accents_the_last() -> None:
     limit = ET.fromstring(draw_sparkline([0, 5, 10], limit=5.0))[2]
     assert limit.attrib == {"class": "limit", "d": "M0 12H19"}
     assert len(ET.fromstring(draw_sparkline([0, 5, 10], limit=10.0))) == 2
+
+
+def test_a_fix_over_time_has_bars_of_its_outcomes_and_a_line_of_its_releases() -> None:
+    """Bars are stacked on one scale, so the highest one reaches the top."""
+    intervals = (
+        FixInterval(WINDOW.start, released=40),
+        FixInterval(WINDOW.start + timedelta(minutes=1), delivered=30, died_again=8, timed_out=2),
+        FixInterval(WINDOW.start + timedelta(minutes=2), released=10),
+    )
+    svg = draw_fix_timeline(FixTimeline(60, intervals), zone=WINDOW.zone, day=DAY)
+    root = ET.fromstring(svg)
+    assert root.attrib["aria-label"] == (
+        "From 00:00 to 00:03: 50 released, 30 delivered, 8 died again, 2 timed out."
+    )
+    # Of 72 pixels: 14.4, 3.6 and 54 from the bottom up, and the line at the top, 0 and a quarter.
+    assert re.findall(r"M71 (\S+)v-(\S+)h8", svg) == [
+        ("76.0", "14.4"),
+        ("61.6", "3.6"),
+        ("58.0", "54.0"),
+    ]
+    assert "M60 4.0h10V76.0h10V58.0h10" in svg
+    assert [text.text for text in root.findall("text")] == ["0.667/s", "0", "00:00", "00:03"]
+    before = FixTimeline(60, (FixInterval(WINDOW.start - timedelta(hours=2), released=1),))
+    texts = ET.fromstring(draw_fix_timeline(before, zone=WINDOW.zone, day=DAY)).findall("text")
+    assert [text.text for text in texts[2:]] == ["19 Nov 22:00", "19 Nov 22:01"]

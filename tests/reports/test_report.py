@@ -30,6 +30,7 @@ from dlq_pipelines.reports.report import Report, build_report, make_report
 from dlq_pipelines.reports.states import CauseState
 from dlq_pipelines.reports.wording import build_headline
 from dlq_pipelines.retries.advance import pause_fix, resume_fix
+from dlq_pipelines.retries.timeline import list_series
 from tests.reports import story
 from tests.reports.rows import add_cause, add_death, count_again
 from tests.reports.story import BERLIN, DAY, WINDOW
@@ -240,6 +241,12 @@ def test_the_story_has_its_states_fixes_and_backlog(outbox: ShapedOutbox) -> Non
         },
     ]
     assert (route.released, route.died_again, len(route.evidence)) == (10, 10, 1)
+    for fix in (route, label):
+        counts = list_series(fix.timeline)
+        # What falls due after the day is released and not in the timeline yet.
+        assert sum(counts["released"]) == fix.released
+        assert sum(counts["delivered"]) == fix.delivered
+        assert sum(counts["died_again"]) == fix.died_again
     backlog = figures.backlog
     assert (backlog.added, backlog.retried, backlog.archived, backlog.unexplained) == (
         167,
@@ -377,6 +384,8 @@ def test_what_healed_by_itself_is_shown_if_anything_did(connection: Connection) 
     schema = Path(dlq_pipelines.reports.__file__).with_name("report.schema.json")
     jsonschema.validate(json.loads(after.json), json.loads(schema.read_text(encoding="utf-8")))
     assert json.loads(after.json)["healed_by_probes"] == {"events": 4, "causes": ["timeout"]}
+    assert after.headline.endswith("1 verified. Healed without a person: 4 events.")
+    assert "Healed without a person: 4 events." in build_digest(after).text
     for text in (after.html, after.markdown):
         assert "Healed without a person" in text
         assert "4 events delivered by probes, untouched by a person" in text

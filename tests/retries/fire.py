@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import psycopg
 
@@ -24,11 +25,13 @@ from dlq_pipelines.archive.archive import archive_dead_events
 from dlq_pipelines.archive.purge import purge_archive
 from dlq_pipelines.archive.restore import restore_events
 from dlq_pipelines.audit import AuditContext
+from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.errors import DatabaseUnavailableError, RefusedError
 from dlq_pipelines.outbox import batches
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.retries import advance, fix, recall, settle
+from dlq_pipelines.retries import advance, fix, probes, recall, settle
+from dlq_pipelines.retries import probe as probe_
 from dlq_pipelines.retries.advance import pause_fix, resume_fix, withdraw_fix
 from dlq_pipelines.retries.fix import FixTerms
 from dlq_pipelines.retries.fixes import list_due_fixes, list_fixes
@@ -45,6 +48,9 @@ from tests.shapes import adapt_connection
 ERROR = "TimeoutError: no answer"
 # A short look-ahead, so that stages are refilled within a test.
 TERMS = FixTerms(max_backlog=timedelta(days=1), lookahead=timedelta(seconds=3))
+PROBES = probe_.ProbePolicy(
+    enabled=True, per_day=1_000_000, settle_seconds=60, max_backlog=timedelta(days=1)
+)
 # Shorter than those of a run, so that a kill interrupts all parts of a step.
 PATIENCE = advance.Patience(0.2, lambda: datetime.now(UTC), total=1)
 # Children are forks of a process that has imported everything, so they start in milliseconds.
@@ -104,6 +110,18 @@ def sense(url: str, batch: int, stop: Event) -> None:
         for due in list_due_fixes(connection, now=datetime.now(UTC), max_backlog=TERMS.max_backlog):
             advance.advance_fix(connection, due.id, audit=audit(), terms=TERMS, patience=PATIENCE)
         settle.settle_retries(connection, now=datetime.now(UTC), settle_seconds=60)
+
+    _again(url, step, stop)
+
+
+def probe(url: str, stop: Event) -> None:
+    """Classify deaths and run probes, which wait for milliseconds instead of minutes."""
+    vars(probes)["FIRST_WAIT"] = vars(probe_)["FIRST_WAIT"] = timedelta(milliseconds=20)
+    vars(probe_)["MAX_WAIT"] = timedelta(milliseconds=100)
+
+    def step(connection: Connection) -> None:
+        classify_deaths(connection, zone=ZoneInfo("UTC"))
+        probes.run_probes(connection, policy=PROBES, zone=ZoneInfo("UTC"), audit=audit())
 
     _again(url, step, stop)
 

@@ -32,6 +32,8 @@ from dlq_pipelines.retries.fixes import (
     list_fixes,
 )
 from dlq_pipelines.retries.pace import compute_lowest_rate
+from dlq_pipelines.retries.probe import FIRST_WAIT, ProbePolicy
+from dlq_pipelines.retries.probes import run_probes
 from dlq_pipelines.retries.recall import recall_fix, recall_retries
 from dlq_pipelines.retries.retry import retry_events, retry_selected
 from dlq_pipelines.retries.settle import settle_retries
@@ -42,6 +44,10 @@ CAUSES = tuple(compute_cause_id(error) for error in ERRORS)
 # What the present state does not allow.
 REFUSED = (NotFoundError, RefusedError)
 TERMS = FixTerms(max_backlog=timedelta(hours=1), lookahead=timedelta(seconds=90))
+# So few a day that an example reaches the bound.
+PROBES = ProbePolicy(
+    enabled=True, per_day=4, settle_seconds=60, max_retries=2, max_backlog=timedelta(hours=1)
+)
 # Aggregates of one, two and three events, and their types.
 FIRST = [
     (1, "a"),
@@ -96,7 +102,7 @@ IN_ONE_PLACE = """
 # Released less recalled, as the audit log has them.
 AUDITED = """
     select coalesce(sum(case kind when 'retry.recall' then -events else events end), 0)::bigint as n
-    from dlq.audit where kind in ('retry.stage', 'retry.selected', 'retry.recall')
+    from dlq.audit where kind in ('retry.stage', 'retry.selected', 'probe.release', 'retry.recall')
 """
 RECALLED = """
     select (select count(*) from dlq.recalled) as kept, coalesce(sum(events), 0)::bigint as audited
@@ -112,6 +118,15 @@ SCHEDULED = """
         and (f.status <> 'active' or r.due_at > r.retried_at + interval '10 min')
 """
 
+# Events that probes released, by cause, whose outcome is not known.
+PROBED = """
+    select c.id as cause_id, count(*) as n
+    from dlq.retry r
+    join dlq.death d on d.id = r.death_id
+    join dlq.cause c on c.id = d.cause_id
+    where r.actor = 'probe' and r.outcome is null
+    group by 1
+"""
 # Two events of a fix that fall due closer together than its rate allows.
 TOO_FAST = """
     select r.fix_id, r.due_at, r.gap, f.rate
@@ -328,6 +343,8 @@ class Retries(RuleBasedStateMachine):
 
     def step(self, fix: Fix) -> set[int]:
         """Run a fix once; check that it may release these events, and return their numbers."""
+        # What a probe flagged takes the installation's policy at its first step.
+        policy = fix.policy or TERMS.policy
         before = {row["id"]: row for row in self.rows(EVENTS)}
         known = {row["death_id"] for row in self.rows("select death_id from dlq.retry")}
         expected = self.outcomes()
@@ -335,7 +352,8 @@ class Retries(RuleBasedStateMachine):
         released = [
             row for row in self.rows("select * from dlq.retry") if row["death_id"] not in known
         ]
-        assert len(released) == done.released
+        # A release that leaves no event for the stage can halt it at once, which recalls it again.
+        assert len(released) <= done.released <= len(released) + done.recalled
         assert all(row["due_at"] <= row["retried_at"] + TERMS.lookahead for row in released)
         self.settled_as(expected)
         assert not released or fix.status is FixStatus.ACTIVE
@@ -343,9 +361,9 @@ class Retries(RuleBasedStateMachine):
             event = before[row["event_id"]]
             assert (row["fix_id"], row["death_id"]) == (fix.id, event["death_id"])
             assert self.is_selected(fix, event)
-            assert event["retries"] < fix.policy.max_retries  # type: ignore[union-attr]
+            assert event["retries"] < policy.max_retries
         numbers = [before[row["event_id"]]["n"] for row in released]
-        if fix.policy and fix.policy.order == "aggregate" and self.outbox.shape.has_aggregates:
+        if policy.order == "aggregate" and self.outbox.shape.has_aggregates:
             in_order({row["n"]: row for row in before.values()}, numbers)
         return set(numbers)
 
@@ -360,6 +378,45 @@ class Retries(RuleBasedStateMachine):
             and selection.event_type in {None, event["event_type"]}
             and (selection.event_ids is None or id_ in selection.event_ids)
         )
+
+    # --- probes ---
+
+    @rule(minutes=st.sampled_from([0, 6, 30]))
+    def probe(self, minutes: int) -> None:
+        """A run of probes, some time later: it releases what it may, or flags what it may."""
+        self.passed += timedelta(minutes=minutes)
+        before = {row["id"]: row for row in self.rows(EVENTS)}
+        known = {row["death_id"] for row in self.rows("select death_id from dlq.retry")}
+        busy = {row["cause_id"] for row in self.rows(PROBED)}
+        open_fixes = list_fixes(self.connection, only_open=True)
+        expected = self.outcomes()
+        now = self.now
+        signed = AuditContext("sensor", "due", now)
+        done = run_probes(self.connection, policy=PROBES, zone=ZoneInfo("UTC"), audit=signed)
+        released = [
+            row for row in self.rows("select * from dlq.retry") if row["death_id"] not in known
+        ]
+        self.settled_as(expected)
+        assert len(released) == len(done.released)
+        for row in released:
+            event = before[row["event_id"]]
+            cause = event["cause_id"]
+            assert (row["actor"], row["fix_id"]) == ("probe", None)
+            assert cause == CAUSES[0], "only this cause is transient"
+            assert cause not in busy
+            assert event["state"] == "dead"
+            assert event["retries"] < PROBES.max_retries
+            assert not any(self.is_selected(fix, event) for fix in open_fixes)
+            assert event["died_at"] <= now - FIRST_WAIT
+        if self.outbox.shape.has_aggregates:
+            in_order(
+                {row["n"]: row for row in before.values()},
+                [before[row["event_id"]]["n"] for row in released],
+            )
+        for fix in list_fixes(self.connection, only_open=True):
+            assert fix.id in {one.id for one in open_fixes} or (
+                fix.flagged_by == "probe" and fix.selection == Selection(cause=CAUSES[0])
+            )
 
     # --- people and jobs ---
 
@@ -476,6 +533,16 @@ class Retries(RuleBasedStateMachine):
     def nothing_is_scheduled_that_was_stopped(self) -> None:
         """Nor further ahead than ten minutes."""
         assert self.scheduled() == []
+
+    @invariant()
+    def a_cause_has_one_probe_at_a_time(self) -> None:
+        """And no day has more of them than it may."""
+        assert all(row["n"] == 1 for row in self.rows(PROBED))
+        days = self.rows(
+            "select at::date as day, sum(events) as n from dlq.audit"
+            " where kind = 'probe.release' group by 1"
+        )
+        assert all(row["n"] <= PROBES.per_day for row in days)
 
     @invariant()
     def nothing_that_is_dead_here_was_given_up(self) -> None:

@@ -39,6 +39,7 @@ from tests.retries.fire import (
     audit,
     change_minds,
     no_event_is_missing,
+    probe,
     processes,
     purge,
     restore,
@@ -64,6 +65,22 @@ DELIVERIES = """
         execute function note_delivery()
 """
 DELIVERED_TWICE = "select event_id from delivery group by 1 having count(*) > 1"
+# Causes with two probes that were released and have no outcome.
+PROBED_TWICE = """
+    select d.cause_id from dlq.retry r join dlq.death d on d.id = r.death_id
+    where r.actor = 'probe' and r.outcome is null group by 1 having count(*) > 1
+"""
+PROBES = """
+    select (select count(*) from dlq.retry where actor = 'probe') as kept,
+        (select sum(events) from dlq.audit where kind = 'probe.release') as audited
+"""
+# Open fixes, events with the worker, and dead events that are not parked.
+LEFT = """
+    select (select count(*) from dlq.fix where closed_at is null)
+        + (select count(*) from outbox_event e where e.status in ('pending', 'retry'))
+        + (select count(*) from outbox_event e where e.status = 'dead'
+            and 3 > (select count(*) from dlq.retry r where r.event_id = e.id)) as n
+"""
 SCHEDULED = """
     select count(*) as n from dlq.retry r
     join outbox_event e on e.id = r.event_id and e.status = 'pending' and e.next_run_at = r.due_at
@@ -243,6 +260,52 @@ def stopped_at_random(database: Database, *, kills: int, count: int) -> int:
         return int(counted["kept"])
 
 
+def probed_at_random(database: Database, *, kills: int, count: int) -> int:
+    """Kill probes, and those who advance what they flag, with two workers and the fix of a person.
+
+    First every other attempt at half of the events fails; after the kills the failure has passed.
+    Returns how many events probes released.
+    """
+    url = database.url
+    errors = ("TimeoutError: no answer", "ConnectionResetError: [Errno 104] reset by peer")
+    with database.connect() as connection:
+        connection.execute(DELIVERIES)
+        # Both fixes are of the same cause. What a person flagged is not a probe's to release.
+        with connection.transaction():
+            own = wave(connection, 0, count)
+            for number, error in enumerate(errors):
+                connection.execute(
+                    "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload,"
+                    " status, last_error) select 'order', %(kind)s || n, %(kind)s, '{}', 'dead',"
+                    " %(error)s from generate_series(1, %(count)s) n",
+                    {"kind": f"{FAILS}-{number}", "error": error, "count": count},
+                )
+        with at_work(processes.Event(), *[(work, (url, FAILS, 60))] * 2):
+            for number in range(kills):
+                stop_run = processes.Event()
+                runs = [processes.Process(target=probe, args=(url, stop_run))]
+                if number % 2:
+                    runs.append(processes.Process(target=sense, args=(url, 7, stop_run)))
+                for run in runs:
+                    run.start()
+                time.sleep(random.uniform(0.2, 0.8))
+                for run in runs:
+                    assert run.is_alive()
+                    run.kill()
+                    run.join()
+                assert connection.execute(PROBED_TWICE).fetchall() == []
+        healing = (work, (url, "nothing", 60)), (probe, (url,)), (sense, (url, 500))
+        with at_work(processes.Event(), *healing):
+            wait_until(lambda: one(connection, LEFT) == {"n": 0})
+        settle_retries(connection, now=audit().now, settle_seconds=600)
+        no_event_is_missing(connection, events=3 * count)
+        assert connection.execute(DELIVERED_TWICE).fetchall() == []
+        each_released_once(connection, [own])
+        released = one(connection, PROBES)
+        assert released["kept"] == released["audited"]
+        return int(released["kept"])
+
+
 def crowded(database: Database, *, fixes: int, count: int) -> None:
     """Run eight workers, two sensors, archive, restore and purge at once on that many events."""
     url, stop = database.url, processes.Event()
@@ -273,6 +336,11 @@ def test_a_fix_whose_runs_and_server_are_killed_releases_every_target_once(tmp_p
 def test_a_fix_that_is_stopped_by_killed_processes_keeps_the_books(database: Database) -> None:
     """Twelve kills; `make drill` has fifty. Each target is delivered at most once a release."""
     assert stopped_at_random(database, kills=12, count=300) > 0
+
+
+def test_probes_that_are_killed_keep_the_books(database: Database) -> None:
+    """Ten kills; `make drill` has a hundred. What is not parked is delivered in the end."""
+    assert probed_at_random(database, kills=10, count=60) > 0
 
 
 def test_a_crowd_on_the_same_events_keeps_the_books(database: Database) -> None:

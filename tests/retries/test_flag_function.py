@@ -18,9 +18,9 @@ from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.retries.advance import advance_fix
-from dlq_pipelines.retries.fix import FixStatus, FixTerms
-from dlq_pipelines.retries.fixes import list_fixes
+from dlq_pipelines.retries.advance import AdvanceResult, advance_fix
+from dlq_pipelines.retries.fix import FixStatus, FixTerms, RetryPolicy
+from dlq_pipelines.retries.fixes import list_due_fixes, list_fixes
 from tests.rows import add_events, kill, one
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -192,6 +192,35 @@ def test_what_cannot_be_flagged_is_said_to_the_team_and_changes_nothing(
     assert not refused.value.diag.constraint_name
     assert len(str(refused.value).splitlines()) < 8
     assert list_fixes(connection) == []
+
+
+def test_a_fix_that_cannot_end_before_it_expires_is_rejected_at_its_first_step(
+    connection: Connection, team: Team, cause: str
+) -> None:
+    """By the installation's rate, with the figures; at a rate that suffices it releases events."""
+    statement = (
+        "select dlq.flag_fix('fixed', cause => %s, expires_at => now() + interval '1 minute')"
+    )
+
+    def step(rate: float) -> AdvanceResult:
+        team.execute(statement.encode(), [cause])
+        now = datetime.now(UTC)
+        (fix,) = list_due_fixes(connection, now=now, max_backlog=timedelta(days=1))
+        audit = AuditContext("sensor", "a step is due", now)
+        terms = FixTerms(RetryPolicy(rate=rate))
+        return advance_fix(connection, fix.id, audit=audit, terms=terms)
+
+    done = step(0.05)
+    assert (done.fix.status, done.released) == (FixStatus.REJECTED, 0)
+    figures = "4 events at 0.05 per second take 00:01:20, and the fix expires in 00:0"
+    assert (done.fix.verdict or "").startswith(figures)
+    assert one(connection, "select status from dlq.cause") == {"status": "open"}
+    assert one(connection, "select kind, reason from dlq.audit order by id desc limit 1") == {
+        "kind": "fix.rejected",
+        "reason": done.fix.verdict,
+    }
+    done = step(0.1)
+    assert (done.fix.status, done.released) == (FixStatus.ACTIVE, 2)
 
 
 @pytest.mark.parametrize("rate", ["1e-12", "0.0009", "0", "-1", "NaN", "infinity"])

@@ -6,11 +6,13 @@ from datetime import timedelta
 
 import pytest
 
+from dlq_pipelines.audit import RunOptions
+from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.outbox.mapping_types import RowCondition
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.retries.advance import resume_fix, withdraw_fix
-from dlq_pipelines.retries.fix import FixStatus, PauseStep, WaitStep
+from dlq_pipelines.retries.advance import pause_fix, resume_fix, withdraw_fix
+from dlq_pipelines.retries.fix import FixStatus, PauseStep, RetryPolicy, WaitStep
 from dlq_pipelines.retries.fixes import (
     get_stage_outcomes,
 )
@@ -102,6 +104,45 @@ def test_a_stage_of_which_all_is_deleted_pauses_the_fix_until_the_mapping_says_w
     assert advance(connection, fix).released == 2
     outbox.delete_rows(outbox.list_numbers("waiting"))
     assert advance(connection, fix).fix.status is FixStatus.VERIFIED
+
+
+@KEPT
+def test_deleted_events_are_counted_again_in_batches(
+    outbox: ShapedOutbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all stages, between others that failed; a dry run changes nothing."""
+    connection = outbox.connection
+    outbox.add_dead(40)
+    policy = RetryPolicy(canary=10, growth=3.0, rate=1000.0, min_success=0.05, settle_seconds=60)
+    fix = flag_cause(connection, policy=policy)
+    advance(connection, fix)
+    first = outbox.list_numbers("waiting")
+    outbox.deliver(first[:5])
+    outbox.give_up(first[5:7])
+    outbox.delete_rows(first[7:])
+    advance(connection, fix)
+    second = outbox.list_numbers("waiting")
+    outbox.give_up(second[:4])
+    outbox.delete_rows(second[4:-1])
+    settle_outcomes(connection, now=get_now(), settle_seconds=60, fix_id=fix.id)
+    pause_fix(connection, fix.id, audit=build_audit())
+
+    def count() -> list[tuple[int, int, int]]:
+        stages = get_stage_outcomes(connection, fix.id).values()
+        return [(stage.delivered, stage.died_again, stage.deleted) for stage in stages]
+
+    before = [(5, 2, 3), (0, 4, 25)]
+    assert count() == before
+    deletes = replace(outbox.shape.mapping, delivered=RowCondition(), deleted_is_delivered=True)
+    install_outbox(connection, deletes)
+    monkeypatch.setattr("dlq_pipelines.retries.advance.BATCH", 4)
+    resume_fix(connection, fix.id, audit=build_audit(), options=RunOptions(dry_run=True))
+    assert count() == before
+    resume_fix(connection, fix.id, audit=build_audit())
+    assert count() == [(8, 2, 0), (25, 4, 0)]
+    assert connection.run("fix.stages_difference").fetchall() == []
+    with pytest.raises(RefusedError, match="is active"):
+        resume_fix(connection, fix.id, audit=build_audit())
 
 
 @KEPT

@@ -28,7 +28,7 @@ from dlq_pipelines.retries.retry import (
     retry_selected,
 )
 from dlq_pipelines.retries.settle import settle_retries
-from tests.retries.helpers import add_dead, advance, build_audit, get_now
+from tests.retries.helpers import add_dead, advance, build_audit, chain, get_now
 from tests.rows import one
 from tests.shapes import SHAPES, OutboxShape, ShapedOutbox
 
@@ -84,6 +84,18 @@ def test_a_storm_without_statistics_costs_no_more(connection: Connection) -> Non
     }
     for statement in ("retry.take", "retry.settle"):
         assert costs[statement, False] < 1.5 * costs[statement, True], costs
+
+
+def test_one_long_aggregate_without_statistics_costs_no_more(connection: Connection) -> None:
+    """Its first dead event is found by the index, not by sorting all of them for each of them."""
+    for table in ("dlq.dead", "dlq.death", "dlq.retry", "outbox_event"):
+        connection.execute(f"alter table {table} set (autovacuum_enabled = off)".encode())
+    costs = []
+    for more in (400, 2_600):
+        chain(connection, more)
+        with connection.transaction(force_rollback=True):
+            costs.append(_pages(connection, "retry.take", **_free(connection) | {"rows": 400}))
+    assert costs[1] < 1.5 * costs[0], costs
 
 
 def _free(connection: Connection) -> dict[str, Any]:
@@ -226,9 +238,22 @@ def _statements(outbox: ShapedOutbox, fix: Fix) -> dict[str, dict[str, Any]]:
         },
         "retry.note_late": {"now": get_now(), "limit": 100},
         "fix.pace": {"now": get_now(), "fix_id": fix.id},
+        "fix.explain_expiry": {"fix_id": fix.id},
+        "fix.timeline": {
+            "fixes": [fix.id],
+            "until": get_now(),
+            "lengths": [30, 86_400],
+            "most": 48,
+        },
         "fix.is_behind": {"fix_id": fix.id, "due_before": get_now()},
         "retry.settle": _outstanding() | {"fix_id": fix.id},
         "retry.settle of people": _outstanding() | {"fix_id": None},
+        "retry.recount_deleted": {
+            "fix_id": fix.id,
+            "rows": 5000,
+            "stage": 1,
+            "event_id": str(event),
+        },
         "retry.left_by_fixes": {},
         "retry.find_followers": {"deaths": "{7,8,200007}"},
         "retry.has_followers": {"fix_id": fix.id, "until": get_now(), "rows": 5000},
@@ -284,10 +309,13 @@ def _statements(outbox: ShapedOutbox, fix: Fix) -> dict[str, dict[str, Any]]:
         "retry.take of ids",
         "retry.take without a release",
         "fix.pace",
+        "fix.explain_expiry",
+        "fix.timeline",
         "fix.is_behind",
         "retry.note_late",
         "retry.settle",
         "retry.settle of people",
+        "retry.recount_deleted",
         "retry.left_by_fixes",
         "retry.find_followers",
         "retry.has_followers",

@@ -1,6 +1,8 @@
 """The rates of fixes on a real outbox: what outcomes and other fixes do to due times."""
 
 import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 import pytest
@@ -61,6 +63,36 @@ def test_failures_halve_the_rate_and_deliveries_return_it(outbox: ShapedOutbox) 
     grown = [later - earlier for earlier, later in itertools.pairwise(rates)]
     assert all(0 <= more < 0.2 + 1e-9 for more in grown)
     assert measure_last_gap(connection, fix) == pytest.approx(0.5)
+
+
+def test_fixes_that_begin_at_one_moment_share_the_worker(
+    outbox: ShapedOutbox,
+) -> None:
+    """Their releases overlap: each insert into the ledger takes a third of a second."""
+    connection, now = outbox.connection, get_now()
+    fixes = []
+    for kind in "abc":
+        outbox.add_dead(200, event_type=kind)
+        flag = FixFlag(Selection(event_type=kind), POLICY)
+        fixes.append(flag_fix(connection, flag, audit=build_audit()))
+    connection.execute(
+        "create function linger() returns trigger language plpgsql as"
+        " $$ begin perform pg_sleep(0.3); return null; end $$;"
+        " create trigger linger before insert on dlq.retry execute function linger()"
+    )
+    together = threading.Barrier(len(fixes))
+
+    def begin(fix: Fix) -> int:
+        with outbox.database.connect() as own:
+            together.wait()
+            return step(own, fix, now)
+
+    with ThreadPoolExecutor(len(fixes)) as threads:
+        released = list(threads.map(begin, fixes))
+    # A minute at 2 a second, and a sixteenth of that for each of the others.
+    assert sorted(released) == [8, 8, 121]
+    rates = sorted(get_fix(connection, fix.id).release_rate or 0 for fix in fixes)
+    assert rates == [0.125, 0.125, 2.0]
 
 
 def test_a_worker_that_is_behind_halves_the_rate_once(outbox: ShapedOutbox) -> None:

@@ -1,6 +1,7 @@
 """Computes days in a time zone, and parses and formats times."""
 
 import datetime as dt
+import re
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
@@ -11,6 +12,10 @@ _FIRST_YEAR, _LAST_YEAR = 1900, 9000
 BEFORE_ALL_TIMES = dt.datetime.min.replace(tzinfo=dt.UTC)
 AFTER_ALL_TIMES = dt.datetime.max.replace(tzinfo=dt.UTC)
 LAST_FINITE_TIME = AFTER_ALL_TIMES - dt.timedelta(microseconds=1)
+
+# Units of a time before now, and days that have a name.
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_DAYS_AGO = {"today": 0, "yesterday": 1}
 
 # Days that the schedules catch up. After a longer outage a person backfills, and sees the cost.
 CATCH_UP_DAYS = 14
@@ -38,8 +43,45 @@ def compute_midnight(day: dt.date, zone: dt.tzinfo) -> dt.datetime:
     return dt.datetime.combine(day, dt.time(), zone).astimezone(dt.UTC)
 
 
-def parse_time(name: str, text: str, zone: dt.tzinfo) -> dt.datetime:
+def parse_past_time(name: str, text: str, zone: dt.tzinfo, *, now: dt.datetime) -> dt.datetime:
+    """Parse a time as `parse_time` does, `2h` before now, or the start of `today` or `yesterday`.
+
+    Args:
+        name: the argument, for the error.
+        text: a time, `today`, `yesterday`, or a number of minutes, hours, days or weeks before
+            now: `30m`, `2h`, `3d`, `1w`.
+        zone: in which days begin and times without an offset are.
+        now: the present time.
+
+    Raises:
+        ValueError: as `parse_time`, or the time before now lies before 1900.
+    """
+    if match := re.fullmatch(r"([0-9]{1,7})([mhdw])", text.strip().lower()):
+        ago = dt.timedelta(**{_UNITS[match[2]]: int(match[1])})
+        try:
+            return parse_time(name, (now.astimezone(dt.UTC) - ago).isoformat(), zone)
+        except OverflowError:
+            raise ValueError(f"{name}: {text!r} lies before the year {_FIRST_YEAR}.") from None
+    if text.strip().lower() in _DAYS_AGO:
+        day = convert_to_zone(now, zone).date() - dt.timedelta(_DAYS_AGO[text.strip().lower()])
+        return dt.datetime.combine(day, dt.time(), zone)
+    return parse_time(name, text, zone, examples="2026-11-24, 2026-11-24T18:30, 2h or yesterday")
+
+
+def parse_time(
+    name: str,
+    text: str,
+    zone: dt.tzinfo,
+    *,
+    examples: str = "2026-11-24 or 2026-11-24T18:30",
+) -> dt.datetime:
     """Parse `2026-11-24` or `2026-11-24T18:30`, in `zone` unless the text names an offset.
+
+    Args:
+        name: the argument, for the error.
+        text: the time.
+        zone: of a text without an offset.
+        examples: of what is accepted, for the error.
 
     Raises:
         ValueError: the text is not a time, or lies outside the years 1900 to 9000; the message
@@ -48,9 +90,7 @@ def parse_time(name: str, text: str, zone: dt.tzinfo) -> dt.datetime:
     try:
         value = dt.datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(
-            f"{name}: {text!r} is not a time. Write it as 2026-11-24 or 2026-11-24T18:30."
-        ) from None
+        raise ValueError(f"{name}: {text!r} is not a time. Write it as {examples}.") from None
     try:
         validate_year(value)
     except ValueError as error:

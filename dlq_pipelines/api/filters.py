@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import Field as DataclassField
-from datetime import tzinfo
+from datetime import UTC, datetime, tzinfo
 from functools import partial
 from typing import Annotated, Any, TypedDict
 
@@ -89,7 +89,9 @@ class SelectionQuery(_FilterParameters):
         """Build the selection that the request asks for."""
         given = self.model_dump(include=_FILTER_NAMES)
         try:
-            return Selection.build(given, zone, self.event_ids, default_all=True)
+            return Selection.build(
+                given, zone, self.event_ids, now=datetime.now(UTC), default_all=True
+            )
         except ValueError as error:
             if any(_LOST_PLUS.search(given[name] or "") for name in ("since", "until")):
                 raise ValueError(f"{error} In a URL a + is a space: escape it as %2B.") from None
@@ -152,7 +154,9 @@ class SelectionBody(_FilterBody, AtMost):
     def build_selection(self, zone: tzinfo, *, default_all: bool = False) -> Selection:
         """Build the selection that the request asks for."""
         given = self.model_dump(include={*_FILTER_NAMES, "all"})
-        return Selection.build(given, zone, self.event_ids, default_all=default_all)
+        return Selection.build(
+            given, zone, self.event_ids, now=datetime.now(UTC), default_all=default_all
+        )
 
     def permit(self, verb: str) -> Callable[[int], None] | None:
         """Return a function that refuses more events than `at_most`; None if ids name them."""

@@ -39,12 +39,15 @@ _SUMMARIES = {
     "demo": "Play fourteen days of a shop whose deliveries really fail, and run every job.",
     "up": "Run Dagster's UI and daemon for this installation.",
     "serve": "Serve the HTTP API, which is described at /docs.",
+    "tonight": "Show what failed lately: new causes, those that are back, those that rose, and "
+    "alerts.",
     "dead-events": "Events that died.",
     "archive": "The archive of dead events.",
     "causes": "The causes of death.",
     "fixes": "Fixes and the events that they retry.",
     "reports": "The daily failure reports.",
     "alerts": "Alerts and the channels that they are sent to.",
+    "audit": "The audit log: who changed what, when and why.",
     "tokens": "Tokens of the HTTP API.",
 }
 

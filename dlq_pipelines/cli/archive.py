@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dlq_pipelines.cli.filters import EventIds, GivenFilters, with_filters
+from dlq_pipelines.cli.filters import EventIds, GivenFilters, build_selection, with_filters
 from dlq_pipelines.cli.mutation import (
     REASON_HELP,
     Actor,
@@ -22,7 +22,6 @@ from dlq_pipelines.cli.output import OutputFormat, with_output_format
 from dlq_pipelines.cli.retrying import describe_skipped
 from dlq_pipelines.cli.session import open_session
 from dlq_pipelines.errors import RefusedError
-from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.text import format_count
 
 app = typer.Typer(
@@ -111,7 +110,7 @@ def restore_events_command(
 
     audit, options = prepare_change(actor, reason, dry_run=dry_run)
     with open_session() as (connection, settings):
-        selection = Selection.build(filters, settings.zone, ids)
+        selection = build_selection(filters, settings, ids)
         done = apply_to_many(
             lambda options: restore_events(connection, selection, audit=audit, options=options),
             options,

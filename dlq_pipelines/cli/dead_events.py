@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dlq_pipelines.cli.export import export_deaths_command
-from dlq_pipelines.cli.filters import EventIds, GivenFilters, with_filters
+from dlq_pipelines.cli.filters import EventIds, GivenFilters, build_selection, with_filters
 from dlq_pipelines.cli.mutation import (
     Actor,
     DryRun,
@@ -41,7 +41,6 @@ from dlq_pipelines.cli.retrying import (
     retry_many,
 )
 from dlq_pipelines.cli.session import open_session
-from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.text import (
     RawJson,
     format_aggregate,
@@ -88,7 +87,7 @@ def list_dead_events_command(
     from dlq_pipelines.outbox.dead_events import DeadEvent, list_dead_events
 
     with open_session() as (connection, settings):
-        selection = Selection.build(filters, settings.zone, ids, default_all=True)
+        selection = build_selection(filters, settings, ids, default_all=True)
         page = list_dead_events(connection, selection, limit=limit, offset=offset, after=after)
     brief = [
         {
@@ -130,7 +129,7 @@ def count_dead_events_command(
     from dlq_pipelines.outbox.dead_events import get_dead_event_stats
 
     with open_session() as (connection, settings):
-        selection = Selection.build(filters, settings.zone, ids, default_all=True)
+        selection = build_selection(filters, settings, ids, default_all=True)
         found = get_dead_event_stats(connection, selection, now=datetime.now(UTC))
     if format is OutputFormat.JSON:
         print_record(asdict(found), format=format)
@@ -263,7 +262,7 @@ def retry_events_command(
 
     audit, options = prepare_change(actor, reason, dry_run=dry_run)
     with open_session() as (connection, settings):
-        selection = Selection.build(filters, settings.zone, ids)
+        selection = build_selection(filters, settings, ids)
         events_per_second = resolve_rate(rate, settings)
         max_retries = None if parked or ids else settings.max_retries
         done = retry_many(
@@ -307,7 +306,7 @@ def recall_events_command(
 
     audit, options = prepare_change(actor, reason, dry_run=dry_run)
     with open_session() as (connection, settings):
-        selection = Selection.build(filters, settings.zone, ids)
+        selection = build_selection(filters, settings, ids)
         done = recall_retries(connection, selection, audit=audit, options=options)
     hint = "See an event: `dlq dead-events show ID`."
     print_recalled(done, hint=hint, dry_run=dry_run, format=format)
@@ -336,7 +335,7 @@ def discard_events_command(
 
     audit, options = prepare_change(actor, reason, dry_run=dry_run)
     with open_session() as (connection, settings):
-        selection = Selection.build(filters, settings.zone, ids)
+        selection = build_selection(filters, settings, ids)
         done = apply_to_many(
             lambda options: discard_events(connection, selection, audit=audit, options=options),
             options,

@@ -12,12 +12,11 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from dlq_pipelines.cli.filters import EventIds, GivenFilters, with_filters
+from dlq_pipelines.cli.filters import EventIds, GivenFilters, build_selection, with_filters
 from dlq_pipelines.cli.output import print_json
 from dlq_pipelines.cli.progress import show_progress
 from dlq_pipelines.cli.session import open_session
 from dlq_pipelines.errors import NotFoundError
-from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.text import format_count, sanitize_line
 from dlq_pipelines.validate import BIGINT_MAX
 
@@ -78,7 +77,7 @@ def export_deaths_command(
         _open_output(output, format) as file,
         show_progress("Reading", "death") as report,
     ):
-        selection = Selection.build(filters, settings.zone, ids, default_all=True)
+        selection = build_selection(filters, settings, ids, default_all=True)
         file_format = ExportFormat("jsonl" if format is DownloadFormat.JSON else format)
         rows = export_selected(
             connection,

@@ -1,6 +1,7 @@
 """Declares the filters of `Selection` as options of a command."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +12,10 @@ from dlq_pipelines.outbox.selection import FILTERS
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
     from dataclasses import Field
+
+    from dlq_pipelines.outbox.selection import Selection
+    from dlq_pipelines.settings import Settings
+    from dlq_pipelines.validate import EventId
 
 # The value of each filter by its name, and of `all`.
 GivenFilters = Mapping[str, Any]
@@ -38,6 +43,21 @@ def with_filters(
         return {"filters": filters}
 
     return with_options(command, {"filters": options}, gather)
+
+
+def build_selection(
+    filters: GivenFilters,
+    settings: "Settings",
+    ids: Sequence["EventId"] | None = None,
+    *,
+    default_all: bool = False,
+) -> "Selection":
+    """Build the selection that the options of a command ask for; see `Selection.build`."""
+    from dlq_pipelines.outbox.selection import Selection
+
+    return Selection.build(
+        filters, settings.zone, ids, now=datetime.now(UTC), default_all=default_all
+    )
 
 
 def _build_annotation(item: "Field[Any]") -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dlq_pipelines.cli.filters import EventIds, GivenFilters, with_filters
+from dlq_pipelines.cli.filters import EventIds, GivenFilters, build_selection, with_filters
 from dlq_pipelines.cli.mutation import (
     NOTHING_CHANGED,
     REASON_HELP,
@@ -39,7 +39,6 @@ from dlq_pipelines.cli.retrying import (
     retry_many,
 )
 from dlq_pipelines.cli.session import open_session
-from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.text import format_aggregate, format_count, format_seconds
 
 if TYPE_CHECKING:
@@ -161,7 +160,7 @@ def flag_fix_command(
     with open_session() as (connection, settings):
         terms = build_fix_terms(settings)
         flag = fixes.build_flag(
-            Selection.build(filters, settings.zone, ids),
+            build_selection(filters, settings, ids),
             fixes.FlagInput(**flag_input),
             terms=terms,
             zone=settings.zone,
@@ -424,7 +423,7 @@ def list_parked_events_command(
     from dlq_pipelines.retries.parked import ParkedEvent, list_parked_events
 
     with open_session() as (connection, settings):
-        selection = Selection.build(filters, settings.zone, default_all=True)
+        selection = build_selection(filters, settings, default_all=True)
         found = list_parked_events(
             connection,
             max_retries=get_max_retries(connection, fix, default=settings.max_retries),
@@ -474,7 +473,7 @@ def release_parked_command(
 
     audit, options = prepare_change(actor, reason, dry_run=dry_run)
     with open_session() as (connection, settings):
-        selection = Selection.build(filters, settings.zone, ids, default_all=fix is not None)
+        selection = build_selection(filters, settings, ids, default_all=fix is not None)
         max_retries = get_max_retries(connection, fix, default=settings.max_retries)
         events_per_second = resolve_rate(rate, settings)
         done = retry_many(

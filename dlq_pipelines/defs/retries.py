@@ -69,7 +69,9 @@ class SelectionConfig(dg.Config):
         Raises:
             ValueError: the filters are invalid; the message names the field.
         """
-        return Selection.build(self.model_dump(), session.settings.zone, self.event_ids)
+        return Selection.build(
+            self.model_dump(), session.settings.zone, self.event_ids, now=session.now
+        )
 
 
 _C = TypeVar("_C", bound=SelectionConfig)

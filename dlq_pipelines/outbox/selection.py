@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, Any, Self
 
-from dlq_pipelines.day import convert_to_zone, format_time, parse_time
+from dlq_pipelines.day import convert_to_zone, format_time, parse_past_time
 from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.outbox.payload_filter import parse_payload_filter
 from dlq_pipelines.validate import (
@@ -62,6 +62,7 @@ class Selection:
             ledger; of the cause if one is given.
         event_type: events of this type.
         aggregate_type: events of this type of aggregate.
+        aggregate_id: events of the aggregate with this id.
         error_contains: events whose error contains this text, case-sensitive, at most 1,000
             characters.
         where: events whose payload matches this jsonpath predicate of PostgreSQL, at most 1,000
@@ -86,6 +87,9 @@ class Selection:
     )
     event_type: str | None = _filter("Events of this type.", "event type", str)
     aggregate_type: str | None = _filter("Events of this type of aggregate.", "aggregate type", str)
+    aggregate_id: str | None = _filter(
+        "Events of the aggregate with this id.", "aggregate id", str, "ID"
+    )
     error_contains: str | None = _filter(
         "Events whose error contains this text, case-sensitive.", "error with", str, "TEXT"
     )
@@ -100,8 +104,8 @@ class Selection:
         "Events that died after exactly this many attempts.", "attempts", int
     )
     since: datetime | None = _filter(
-        "Events that died at or after this time, such as 2026-11-24 or 2026-11-24T18:30. Times "
-        "without an offset are in the time zone of the outbox.",
+        "Events that died at or after this time, such as 2h, yesterday, 2026-11-24 or "
+        "2026-11-24T18:30. Times without an offset are in the time zone of the outbox.",
         "dead since",
         str,
         _TIME,
@@ -137,6 +141,7 @@ class Selection:
         zone: tzinfo,
         event_ids: Sequence[EventId] | None = None,
         *,
+        now: datetime,
         default_all: bool = False,
     ) -> Self:
         """Build a selection from the values that a face was given.
@@ -145,6 +150,7 @@ class Selection:
             given: the value of each filter by its name, times as text; None where it was not given.
                 May hold `all`.
             zone: the time zone of times that name none.
+            now: the present time, for times such as `2h` and `yesterday`.
             event_ids: select these events only, a number as a number or a text; empty or None: not
                 asked for.
             default_all: select all dead events if nothing was given, for commands that change
@@ -156,7 +162,7 @@ class Selection:
         filters = {item.name: given.get(item.name) for item in FILTERS}
         for item in FILTERS:
             if item.metadata["is_time"] and (text := filters[item.name]) is not None:
-                filters[item.name] = parse_time(item.name, text, zone)
+                filters[item.name] = parse_past_time(item.name, text, zone, now=now)
         if (where := filters["where"]) is not None and where.strip():
             filters["where"] = parse_payload_filter(where)
         if event_ids:

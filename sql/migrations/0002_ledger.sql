@@ -299,6 +299,7 @@ create table :"dlq_schema".fix (
     aggregate_type text check (aggregate_type <> ''),
     event_ids      :event_id_type[] check (cardinality(event_ids) between 1 and 10000),
     attempts       integer check (attempts >= 0),
+    aggregate_id   text check (aggregate_id <> '' and length(aggregate_id) <= 1000),
     error_contains text check (error_contains <> '' and length(error_contains) <= 1000),
     -- A jsonpath predicate on the payload.
     "where"        text check (
@@ -398,6 +399,7 @@ create function :"dlq_schema".selects(fix :"dlq_schema".fix, death :"dlq_schema"
         and (fix.detail is null or death.detail = fix.detail)
         and (fix.event_type is null or death.event_type = fix.event_type)
         and (fix.aggregate_type is null or death.aggregate_type = fix.aggregate_type)
+        and (fix.aggregate_id is null or death.aggregate_id = fix.aggregate_id)
         and (fix.event_ids is null or death.event_id = any(fix.event_ids))
         and (fix.attempts is null or death.attempts = fix.attempts)
         and (fix.since is null or death.died_at >= fix.since)
@@ -410,7 +412,7 @@ create function :"dlq_schema".selects(fix :"dlq_schema".fix, death :"dlq_schema"
 create function :"dlq_schema".count_filters(fix :"dlq_schema".fix)
     returns integer language sql immutable parallel safe
     return num_nonnulls(fix.cause_id, fix.detail, fix.event_type, fix.aggregate_type,
-                        fix.event_ids, fix.attempts, fix.error_contains, fix."where",
+                        fix.aggregate_id, fix.event_ids, fix.attempts, fix.error_contains, fix."where",
                         fix.since, fix.until);
 -- Also for rows that are written by hand. Without a filter and without "all", such a row would
 -- select every dead event.
@@ -465,6 +467,7 @@ create function :"dlq_schema".can_overlap(a :"dlq_schema".fix, b :"dlq_schema".f
         and coalesce(a.detail = b.detail, true)
         and coalesce(a.event_type = b.event_type, true)
         and coalesce(a.aggregate_type = b.aggregate_type, true)
+        and coalesce(a.aggregate_id = b.aggregate_id, true)
         and coalesce(a.event_ids && b.event_ids, true)
         and coalesce(a.attempts = b.attempts, true)
         and coalesce(a.since < b.until, true)

@@ -227,7 +227,8 @@ create function :"dlq_schema".flag_fix(
     expires_at timestamptz default null,
     attempts integer default null,
     detail text default null,
-    "where" text default null
+    "where" text default null,
+    aggregate_id text default null
 ) returns bigint
     language plpgsql security definer set search_path = :"dlq_schema", pg_temp
 as $$
@@ -239,6 +240,7 @@ begin
     given.detail := detail;
     given.event_type := event_type;
     given.aggregate_type := aggregate_type;
+    given.aggregate_id := aggregate_id;
     given.event_ids := event_ids;
     given.attempts := attempts;
     given.error_contains := error_contains;

@@ -603,3 +603,40 @@ cross join (
 -- name: rows
 -- Rows of the table, merged causes included.
 select count(*) as rows from :"dlq_schema".cause
+
+-- name: recent
+-- Deaths of each shown cause since a time, of the latest ones that died since. An unclassified
+-- death has no cause. The days before are those of the rollup, for what is usual.
+with latest as (
+    select d.cause_id, d.died_at
+    from :"dlq_schema".death d
+    where d.died_at >= %(since)s
+    order by d.died_at desc
+    limit %(limit)s
+), counted as (
+    select coalesce(c.merged_into, latest.cause_id) as cause_id,
+        count(*) as deaths,
+        min(latest.died_at) as first_death
+    from latest
+    left join :"dlq_schema".cause c on c.id = latest.cause_id
+    group by 1
+)
+select counted.cause_id,
+    counted.deaths,
+    counted.first_death,
+    coalesce((
+        select array_agg(coalesce(per_day.deaths, 0) order by day.at)
+        from generate_series(%(first_day)s::date, %(last_day)s::date, interval '1 day') as day (at)
+        left join (
+            select r.day, sum(r.deaths)::bigint as deaths
+            from :"dlq_schema".cause_day r
+            where r.cause_id in (
+                    select m.id from :"dlq_schema".cause m
+                    where m.id = counted.cause_id or m.merged_into = counted.cause_id)
+                and r.day between %(first_day)s::date and %(last_day)s::date
+            group by r.day
+        ) per_day on per_day.day = day.at::date
+    ), '{}') as days
+from counted
+order by counted.deaths desc, counted.cause_id
+limit %(causes)s

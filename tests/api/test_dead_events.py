@@ -308,7 +308,7 @@ def test_discarded_events_are_archived_and_restored_by_id(
         (("GET", "?limit=1001", None), 400, "limit: "),
         (("GET", "?offset=-1", None), 400, "offset: "),
         (("GET", "?evnt_type=x", None), 400, "evnt_type: "),
-        (("GET", "?since=yesterday", None), 400, "since: 'yesterday' is not a time"),
+        (("GET", "?since=soon", None), 400, "since: 'soon' is not a time"),
         (("GET", "?since=2026-01-02&until=2026-01-01", None), 400, "since must be before"),
         (("GET", "?after=nonsense", None), 400, "Invalid cursor"),
         (

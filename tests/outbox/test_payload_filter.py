@@ -9,7 +9,7 @@ from dlq_pipelines.outbox.dead_events import list_dead_events
 from dlq_pipelines.outbox.payload_filter import format_path, parse_payload_filter
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection
-from tests.outbox.test_selection import UTC
+from tests.outbox.test_selection import NOW, UTC
 from tests.rows import one
 from tests.shapes import TEXT_KEYS, ShapedOutbox
 
@@ -53,7 +53,7 @@ def events(connection: Connection) -> Connection:
 
 def select(connection: Connection, where: str) -> set[object]:
     """Return the events that a filter selects."""
-    selection = Selection.build({"where": where}, UTC)
+    selection = Selection.build({"where": where}, UTC, now=NOW)
     return {event.id for event in list_dead_events(connection, selection).events}
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 from dataclasses import fields
+from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -32,12 +33,14 @@ from tests.retries.helpers import POLICY, advance, build_audit
 from tests.rows import date_deaths, one
 
 UTC = ZoneInfo("UTC")
+NOW = datetime(2026, 3, 5, tzinfo=UTC)
 # A value of each filter, as the faces take it, and the events that it selects.
 SAMPLES: dict[str, tuple[Any, set[int]]] = {
     "cause": (compute_cause_id("KeyError: 'sku'"), {1, 2}),
     "detail": ("sku", {1, 2}),
     "event_type": ("order.paid", {2, 4}),
     "aggregate_type": ("parcel", {3}),
+    "aggregate_id": ("2", {2}),
     "error_contains": ("answer", {3, 4}),
     "where": ('$.acquirer == "northbank"', {2, 3}),
     "attempts": (7, {4}),
@@ -68,7 +71,7 @@ def dead(connection: Connection) -> None:
 
 
 def _build_selection(name: str) -> Selection:
-    return Selection.build({name: SAMPLES[name][0]}, UTC)
+    return Selection.build({name: SAMPLES[name][0]}, UTC, now=NOW)
 
 
 def test_every_filter_has_a_sample() -> None:
@@ -170,7 +173,7 @@ def test_a_column_of_a_filter_is_counted_as_one(connection: Connection) -> None:
             continue
         value = [1] if item.name == "event_ids" else SAMPLES[item.name][0]
         columns = Selection.build(
-            {item.name: value}, UTC, value if item.name == "event_ids" else None
+            {item.name: value}, UTC, value if item.name == "event_ids" else None, now=NOW
         ).to_columns()
         counted = connection.execute(
             "select dlq.count_filters(jsonb_populate_record(null::dlq.fix, %s::jsonb)) as filters",

@@ -412,8 +412,8 @@ create function :"dlq_schema".selects(fix :"dlq_schema".fix, death :"dlq_schema"
 create function :"dlq_schema".count_filters(fix :"dlq_schema".fix)
     returns integer language sql immutable parallel safe
     return num_nonnulls(fix.cause_id, fix.detail, fix.event_type, fix.aggregate_type,
-                        fix.aggregate_id, fix.event_ids, fix.attempts, fix.error_contains, fix."where",
-                        fix.since, fix.until);
+                        fix.aggregate_id, fix.event_ids, fix.attempts, fix.error_contains,
+                        fix."where", fix.since, fix.until);
 -- Also for rows that are written by hand. Without a filter and without "all", such a row would
 -- select every dead event.
 alter table :"dlq_schema".fix add constraint fix_filters_or_all

@@ -1,0 +1,131 @@
+"""Tests what happened lately: causes that began, are back or rose, and how people see them."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.causes.recent import list_recent_causes
+from dlq_pipelines.postgres.connect import Connection
+from tests.cli.conftest import Run, dlq  # noqa: F401 - a fixture
+from tests.rows import add_events, deaths_at, kill, one
+
+ZONE = ZoneInfo("UTC")
+NOW = datetime.now(UTC).replace(minute=30, second=0, microsecond=0)
+
+
+def add_deaths(connection: Connection, count: int, error: str, *, hours_ago: float) -> None:
+    """Let events die some hours ago."""
+    with deaths_at(connection, NOW - timedelta(hours=hours_ago)):
+        add_events(connection, count)
+        kill(connection, error, where="status = 'pending'")
+
+
+def list_recent(connection: Connection, *, hours: float = 12) -> dict[str, tuple[str, int]]:
+    """Return state and deaths by the exception type of each cause, in the order of the list."""
+    classify_deaths(connection, zone=ZONE)
+    recent = list_recent_causes(connection, since=NOW - timedelta(hours=hours), now=NOW, zone=ZONE)
+    return {item.cause.exception_type: (item.recency.value, item.deaths) for item in recent.causes}
+
+
+def test_what_needs_attention_comes_first(connection: Connection) -> None:
+    """A few new deaths come before many usual ones."""
+    for day in range(1, 15):
+        add_deaths(connection, 24, "UsualError: x", hours_ago=24 * day + 13)
+        add_deaths(connection, 2, "RisingError: x", hours_ago=24 * day + 13)
+    add_deaths(connection, 2, "BackError: x", hours_ago=100)
+    add_deaths(connection, 5, "PastError: x", hours_ago=100)
+    classify_deaths(connection, zone=ZONE)
+    connection.execute(
+        "update dlq.cause set status = 'regressed', fixed_at = now()"
+        " where exception_type = 'BackError'"
+    )
+    add_deaths(connection, 14, "UsualError: x", hours_ago=3)
+    add_deaths(connection, 30, "RisingError: x", hours_ago=3)
+    add_deaths(connection, 1, "BackError: x", hours_ago=3)
+    add_deaths(connection, 3, "NewError: x", hours_ago=3)
+    found = list_recent(connection)
+    assert found == {
+        "NewError": ("new", 3),
+        "BackError": ("regressed", 1),
+        "RisingError": ("rose", 30),
+        "UsualError": ("ongoing", 14),
+    }
+    assert list(found) == ["NewError", "BackError", "RisingError", "UsualError"]
+    assert list_recent(connection, hours=1) == {}
+
+
+def test_merged_causes_are_one_and_unclassified_deaths_are_counted(connection: Connection) -> None:
+    add_deaths(connection, 2, "OneError: x", hours_ago=3)
+    add_deaths(connection, 3, "OtherError: x", hours_ago=3)
+    classify_deaths(connection, zone=ZONE)
+    connection.execute(
+        "update dlq.cause set merged_into ="
+        " (select id from dlq.cause where exception_type = 'OneError')"
+        " where exception_type = 'OtherError'"
+    )
+    assert list_recent(connection) == {"OneError": ("new", 5)}
+    add_deaths(connection, 4, "OneError: x", hours_ago=1)
+    recent = list_recent_causes(connection, since=NOW - timedelta(hours=12), now=NOW, zone=ZONE)
+    assert (recent.unclassified, recent.causes[0].deaths) == (4, 5)
+
+
+def test_a_time_that_is_not_past_is_refused(connection: Connection) -> None:
+    with pytest.raises(ValueError, match="since must be before now"):
+        list_recent_causes(connection, since=NOW, now=NOW, zone=ZONE)
+
+
+def test_an_index_finds_the_latest_deaths(connection: Connection) -> None:
+    add_deaths(connection, 1, "OneError: x", hours_ago=3)
+    add_deaths(connection, 3_000, "OneError: x", hours_ago=100)
+    connection.execute("analyze")
+    text = connection.render_query(
+        "cause.recent",
+        since=NOW - timedelta(hours=12),
+        first_day=NOW.date() - timedelta(14),
+        last_day=NOW.date() - timedelta(1),
+        limit=100,
+        causes=10,
+    )
+    plan = "\n".join(
+        row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode()).fetchall()
+    )
+    assert "death_day" in plan, plan
+    assert "Seq Scan on death" not in plan, plan
+
+
+def test_tonight_names_the_next_commands(
+    connection: Connection,
+    dlq: Run,  # noqa: F811
+) -> None:
+    """In the order of attention. With nothing to show it says so."""
+    assert dlq("tonight").out.startswith("Nothing died since then.\n\nNo alert fires.")
+    add_events(connection, 3)
+    kill(connection, "NewError: \x1b[31mx")
+    assert "3 deaths without a cause yet" in dlq("tonight", "--since", "2h").out
+    classify_deaths(connection, zone=ZONE)
+    cause = one(connection, "select id from dlq.cause")["id"]
+    out = dlq("tonight", "--since", "2h").out
+    assert "\x1b" not in out
+    assert f"dlq causes explain {cause}" in out
+    shown = json.loads(dlq("tonight", "--since", "today", "--json").out)
+    assert [(item["recency"], item["deaths"]) for item in shown["causes"]] == [("new", 3)]
+    assert dlq("tonight", "--since", "soon").code == 2
+    assert dlq("tonight", "--since", "2099-01-01").code == 2
+
+
+def test_the_audit_log_is_listed_in_pages(
+    connection: Connection,
+    dlq: Run,  # noqa: F811
+) -> None:
+    add_events(connection, 3)
+    kill(connection, "KeyError: 'a'")
+    for number in (1, 2, 3):
+        dlq("dead-events", "retry", str(number), "--reason", f"reason {number}")
+    first = json.loads(dlq("audit", "list", "--limit", "2", "--json").out)
+    assert [entry["reason"] for entry in first["entries"]] == ["reason 3", "reason 2"]
+    rest = json.loads(dlq("audit", "list", "--after", first["next"], "--json").out)
+    assert rest["entries"][0]["reason"] == "reason 1"
+    assert "reason 2" in dlq("audit", "list").out

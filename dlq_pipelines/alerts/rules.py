@@ -432,7 +432,7 @@ def _find_link(finding: Finding, figures: AlertFigures, links: Links) -> str | N
             return links.link_causes()
         case "new_cause" | "new_detail" | "regressed" | "escalating":
             return links.link_cause(subject)
-        case "halted":
+        case "halted" | "healed":
             return links.link_fix(int(subject))
         case "parked":
             return links.link_parked_events()

@@ -125,6 +125,7 @@ def test_a_finding_links_to_what_it_is_about() -> None:
             for rule in ("new_cause", "new_detail", "regressed", "escalating")
         },
         "halted:7": "https://dlq.example.com/api/fixes/7",
+        "healed:8": "https://dlq.example.com/api/fixes/8",
         "parked": "https://dlq.example.com/api/fixes/parked",
         "purge_ahead": None,
         "check:no_event_is_missing": None,

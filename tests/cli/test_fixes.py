@@ -174,7 +174,8 @@ def test_every_option_of_flag_is_stored(
     row = read_json(dlq(*FLAG, *options.split()))["fix"]
     assert row["selection"] == {
         "cause": CAUSE, "detail": None, "event_type": "order.placed", "aggregate_type": "order",
-        "event_ids": [1, 2, 99], "attempts": 5, "error_contains": "answer",
+        "aggregate_id": None, "event_ids": [1, 2, 99], "attempts": 5,
+        "error_contains": "answer", "where": None,
         "since": "2025-12-31T23:00:00Z", "until": "2099-07-01T10:00:00Z", "all": False,
     }  # fmt: skip
     assert row["policy"] == {

@@ -117,7 +117,7 @@ def test_every_schedule_and_sensor_shows_its_description(page: Page) -> None:
     repository = defs.get_repository_def()
     pages = {one.name: ("schedules", one.description or "") for one in repository.schedule_defs}
     pages |= {one.name: ("sensors", one.description or "") for one in repository.sensor_defs}
-    assert len(pages) == 10
+    assert len(pages) == 11
     page.goto("/automation")
     for name in pages:
         expect(page.get_by_text(name, exact=True).first).to_be_visible()

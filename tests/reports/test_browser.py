@@ -187,7 +187,7 @@ def test_urgent_causes_use_the_available_width(see: OpenFunction, width: int, co
     )
     assert len(set(lefts)) == columns
     boxes = page.evaluate(
-        "[...document.querySelectorAll('figure > svg')]"
+        "[...document.querySelectorAll('figure:not(.timeline) > svg')]"
         ".map(one => [one.getBoundingClientRect().width,"
         " one.parentElement.getBoundingClientRect().width])"
     )

@@ -30,9 +30,9 @@ CAUSES = """
 FIXES = """
     select
         id, cause_id as cause, detail, event_type, aggregate_type, aggregate_id, event_ids,
-        attempts, error_contains, "where", since, until, "all", note, link, owner, flagged_by, flagged_at,
-        not_before, expires_at, stage, status, verdict, evidence, closed_at, canary, growth,
-        rate, min_success, settle_seconds, max_retries, "order", null as unreadable,
+        attempts, error_contains, "where", since, until, "all", note, link, owner, flagged_by,
+        flagged_at, not_before, expires_at, stage, status, verdict, evidence, closed_at, canary,
+        growth, rate, min_success, settle_seconds, max_retries, "order", null as unreadable,
         current_rate, release_rate
     from dlq.fix
     order by id desc

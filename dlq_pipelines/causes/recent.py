@@ -1,7 +1,8 @@
 """Lists what happened lately: causes that began, that are back, that rose, and the others."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
@@ -103,6 +104,18 @@ def list_recent_causes(
     found.sort(key=lambda item: (order.index(item.recency), -item.deaths, item.cause.id))
     unclassified = sum(row["deaths"] for row in rows if row["cause_id"] is None)
     return RecentDeaths(tuple(found), unclassified)
+
+
+def count_daily_deaths(
+    connection: Connection, cause_ids: Sequence[str], *, last_day: date, days: int = DAYS_COMPARED
+) -> list[int]:
+    """Return the deaths of causes on each of so many days, the last day last."""
+    first_day = last_day - (days - 1) * _DAY
+    rows = connection.run(
+        "cause.daily", ids=list(cause_ids), first_day=first_day, last_day=last_day
+    )
+    counts = {row["day"]: row["deaths"] for row in rows}
+    return [counts.get(first_day + number * _DAY, 0) for number in range(days)]
 
 
 def _judge(cause: Cause, deaths: int, before: list[float], since: datetime) -> Recency:

@@ -113,11 +113,24 @@ def fetch_json_report(target: Target, day: date) -> str | None:
     Raises:
         DlqError: the target does not answer.
     """
-    name = get_report_file_name(day, "json")
+    return _read_report_file(target, day, "json")
+
+
+def read_report_page(target: Target, day: date) -> str | None:
+    """Return the HTML of a report; None if there is no report.
+
+    Raises:
+        DlqError: the target does not answer.
+    """
+    return _read_report_file(target, day, "html")
+
+
+def _read_report_file(target: Target, day: date, suffix: str) -> str | None:
     with explain_storage_errors(target, f"The report of {day} cannot be read in", "ask again"):
-        if not target.has(name):
+        # The page of a missing report has no JSON file.
+        if not target.has(get_report_file_name(day, "json")):
             return None
-        with target.open(name) as stream:
+        with target.open(get_report_file_name(day, suffix)) as stream:
             return str(stream.read().decode())
 
 

@@ -1,6 +1,7 @@
 """Flags, previews, lists and reads fixes, and finds those that need a step."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
@@ -329,6 +330,18 @@ def list_fixes(
         limit=validate_positive("limit", limit, most=1000),
         after=after and validate_positive("after", after),
         only_open=only_open,
+    )
+    return [build_fix(row) for row in rows]
+
+
+def list_cause_fixes(
+    connection: Connection, cause_ids: Sequence[str], *, limit: int = 10
+) -> list[Fix]:
+    """Return the fixes that target one of these causes, the last flagged first."""
+    rows = connection.run(
+        "fix.list_of_causes",
+        causes=list(cause_ids),
+        limit=validate_positive("limit", limit, most=1000),
     )
     return [build_fix(row) for row in rows]
 

@@ -604,6 +604,15 @@ cross join (
 -- Rows of the table, merged causes included.
 select count(*) as rows from :"dlq_schema".cause
 
+-- name: daily
+-- Deaths of these causes by day, from the rollup; days without any are left out.
+select r.day,
+    sum(r.deaths)::bigint as deaths
+from :"dlq_schema".cause_day r
+where r.cause_id = any(%(ids)s::text[])
+    and r.day between %(first_day)s::date and %(last_day)s::date
+group by r.day
+
 -- name: recent
 -- Deaths of each shown cause since a time, of the latest ones that died since. An unclassified
 -- death has no cause. The days before are those of the rollup, for what is usual.

@@ -83,6 +83,14 @@ select * from :"dlq_schema".fix
 where (not %(only_open)s or closed_at is null) and (%(after)s::bigint is null or id < %(after)s)
 order by id desc limit %(limit)s
 
+-- name: list_of_causes
+-- Fixes of these causes, the latest first.
+select *
+from :"dlq_schema".fix
+where cause_id = any(%(causes)s::text[])
+order by id desc
+limit %(limit)s
+
 -- name: lock
 -- Locks a fix. No row: another run holds it and does the work.
 select * from :"dlq_schema".fix where id = %(fix_id)s for update skip locked

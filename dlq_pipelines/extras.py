@@ -9,7 +9,7 @@ _EXTRAS = {
     "dagster_postgres": "dagster",
     "fastapi": "api",
     "fastapi_swagger": "api",
-    "jinja2": "reports",
+    "jinja2": "api",
     "limits": "api",
     "pandas": "reports",
     "prometheus_client": "api",

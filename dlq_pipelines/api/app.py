@@ -1,4 +1,4 @@
-"""Builds the FastAPI application of the HTTP API."""
+"""Builds the FastAPI application of the HTTP API and of the pages."""
 
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -33,6 +33,7 @@ from dlq_pipelines.api.errors import RESPONSES, install_error_handlers
 from dlq_pipelines.api.guard import Guard
 from dlq_pipelines.postgres.connect import Database
 from dlq_pipelines.settings import Settings
+from dlq_pipelines.web.app import PAGE_NAMES, add_pages
 
 # One module per concept, in the order of the documentation.
 CONCEPTS = (dead_events, causes, fixes, archive, erase, reports, alerts, audit, metrics)
@@ -100,6 +101,7 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
         app.include_router(concept.router, responses=RESPONSES)
     app.include_router(health.router)
     app.include_router(swagger.router)
+    add_pages(app)
     if settings.api_cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -123,6 +125,7 @@ def wrap_with_guard(
         origins=settings.api_cors_origins,
         tokens=app.state.tokens,
         limits=limits,
+        pages=PAGE_NAMES,
     )
 
 

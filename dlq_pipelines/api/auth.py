@@ -130,14 +130,14 @@ def require_scope(scope: TokenScope, *, changes: bool = False) -> Callable[..., 
         ] = None,
     ) -> Caller:
         tokens: tuple[Token, ...] = request.app.state.tokens
-        token = _find_token(tokens, given.credentials if given else None) if tokens else None
+        token = find_token(tokens, given.credentials if given else None) if tokens else None
         if token is not None and not token.scope.allows(scope):
             raise RequestError(
                 403, f"The scope {scope} is required; the token {token.name} has {token.scope}."
             )
         if changes:
             peer = request.client.host if request.client else "unknown"
-            _limit_rate(
+            limit_rate(
                 request.app.state.limiter, request.app.state.rate, token.name if token else peer
             )
         person = validate_not_blank("X-Actor", x_actor) if x_actor is not None else None
@@ -156,13 +156,16 @@ def authenticate(tokens: tuple[Token, ...], authorization: str | None) -> None:
     """
     if tokens:
         scheme, secret = get_authorization_scheme_param(authorization)
-        _find_token(tokens, secret if scheme.lower() == "bearer" else None)
+        find_token(tokens, secret if scheme.lower() == "bearer" else None)
 
 
-def _find_token(tokens: tuple[Token, ...], secret: str | None) -> Token:
+def find_token(tokens: tuple[Token, ...], secret: str | None) -> Token:
     """Return the token with this secret.
 
     Every entry is compared in constant time, so that timing reveals nothing.
+
+    Raises:
+        RequestError: no token has it.
     """
     digest = _hash_token(secret or "")
     found = [token for token in tokens if hmac.compare_digest(token.digest, digest)]
@@ -176,7 +179,12 @@ def _find_token(tokens: tuple[Token, ...], secret: str | None) -> Token:
     return found[0]
 
 
-def _limit_rate(limiter: MovingWindowRateLimiter, rate: RateLimitItem, caller: str) -> None:
+def limit_rate(limiter: MovingWindowRateLimiter, rate: RateLimitItem, caller: str) -> None:
+    """Count a change of a caller.
+
+    Raises:
+        RequestError: the caller made too many within a minute.
+    """
     if not limiter.hit(rate, caller):
         wait = max(1, math.ceil(limiter.get_window_stats(rate, caller).reset_time - time.time()))
         raise RequestError(

@@ -47,6 +47,7 @@ class Guard:
         tokens: accepted tokens. Every route outside `OPEN` requires one; if there are none, no
             route does.
         limits: limits of the connections.
+        pages: first parts of the paths of pages, which check the session of the browser themselves.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class Guard:
         origins: Iterable[str],
         tokens: tuple[Token, ...],
         limits: ConnectionLimits,
+        pages: Iterable[str] = (),
     ) -> None:
+        self._pages = frozenset(pages)
         self._app, self._hosts, self._origins, self._tokens = (
             app,
             frozenset(hosts),
@@ -157,8 +160,13 @@ class Guard:
             raise RequestError(
                 413, f"A body has at most {MAX_BODY_BYTES:,} bytes.", {"Connection": "close"}
             )
-        if path not in OPEN and method != "OPTIONS":
+        if path not in OPEN and method != "OPTIONS" and not self._is_page(path):
             authenticate(self._tokens, headers.get("authorization"))
+
+    def _is_page(self, path: str) -> bool:
+        """Whether the path is that of a page: its first part is one of theirs, or it is `/`."""
+        first = path.removeprefix("/").partition("/")[0]
+        return bool(self._pages) and (path == "/" or first in self._pages)
 
 
 async def _read_body(receive: Receive) -> bytes:

@@ -205,7 +205,7 @@ def test_secrets_are_compared_in_constant_time() -> None:
     (function,) = [
         node
         for node in ast.walk(code)
-        if isinstance(node, ast.FunctionDef) and node.name == "_find_token"
+        if isinstance(node, ast.FunctionDef) and node.name == "find_token"
     ]
     assert not [
         node

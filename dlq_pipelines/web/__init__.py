@@ -1,0 +1,1 @@
+"""Serves the pages of `dlq serve`, which work without a script."""

@@ -1,0 +1,172 @@
+"""Shows the causes, what needs attention first, and one cause with all that is known of it."""
+
+from shlex import quote
+from typing import Any
+
+from dlq_pipelines.causes.catalogue import Cause, describe_cause, redact_causes
+from dlq_pipelines.causes.classify import extract_excerpt
+from dlq_pipelines.causes.explain import CauseExplanation, explain_cause
+from dlq_pipelines.causes.recent import (
+    Recency,
+    RecentCause,
+    count_daily_deaths,
+    list_recent_causes,
+)
+from dlq_pipelines.causes.search import CauseFilter, search_causes
+from dlq_pipelines.day import convert_to_zone, parse_past_time
+from dlq_pipelines.errors import RefusedError
+from dlq_pipelines.installation import (
+    build_hides_path,
+    build_redact_errors,
+    build_redact_payload,
+)
+from dlq_pipelines.outbox.dead_events import list_dead_events
+from dlq_pipelines.outbox.selection import Selection
+from dlq_pipelines.retries.fixes import list_cause_fixes
+from dlq_pipelines.text import RedactTexts, format_aggregate
+from dlq_pipelines.web.charts import draw_trend
+from dlq_pipelines.web.render import format_payload
+from dlq_pipelines.web.visit import PageAnswer, PageVisit, build_path
+
+_SAMPLES = 3
+# What the filter by state offers: those of the recent causes, then those of any cause.
+_RECENT_STATES = ("new", "rose")
+_STATES = ("open", "regressed", "fixing", "fixed", "muted")
+_SHOWN_DETAILS = 30
+
+
+def show_causes(visit: PageVisit) -> PageAnswer:
+    """List causes: new, regressed and rising ones first, then the others by dead events now."""
+    connection, settings, now = visit.connection, visit.settings, visit.now
+    state, owner, text = (visit.get_text(name) for name in ("state", "owner", "text"))
+    since = visit.get_text("since") or "24h"
+    after = visit.get_text("after")
+    redact = build_redact_errors(settings)
+    at = parse_past_time("since", since, settings.zone, now=now)
+    recent = list_recent_causes(connection, since=at, now=now, zone=settings.zone)
+    urgent = {item.cause.id: item for item in recent.causes if item.recency != Recency.ONGOING}
+    wanted = CauseFilter(None if state in _RECENT_STATES else state, owner, text)
+    first = [
+        (item, shown)
+        for item, shown in zip(
+            urgent.values(),
+            redact_causes([item.cause for item in urgent.values()], redact),
+            strict=True,
+        )
+        if _matches(item, shown, state, wanted, visit)
+    ]
+    others: tuple[Cause, ...] = ()
+    following = None
+    if state not in _RECENT_STATES:
+        found = search_causes(connection, wanted, now=now, redact=redact, after=after)
+        others = tuple(cause for cause in found.causes if cause.id not in urgent)
+        following = found.next
+    given = {"state": state, "owner": owner, "text": text, "since": visit.get_text("since")}
+    return PageAnswer(
+        "causes.html.j2",
+        {
+            "urgent": [] if after else first,
+            "others": others,
+            "now": now,
+            "since": since,
+            "unclassified": recent.unclassified,
+            "given": given,
+            "states": (*_RECENT_STATES, *_STATES),
+            "is_filtered": any((state, owner, text)),
+            "is_first": after is None,
+            "next": following and build_path("causes", **given, after=following),
+        },
+    )
+
+
+def _matches(
+    item: RecentCause, shown: Cause, state: str | None, wanted: CauseFilter, visit: PageVisit
+) -> bool:
+    in_state = state not in _RECENT_STATES or item.recency == state
+    return in_state and wanted.matches(shown, now=visit.now)
+
+
+def show_cause(visit: PageVisit) -> PageAnswer:
+    """Show one cause: trend, details, what sets its events apart, samples and earlier fixes."""
+    connection, settings = visit.connection, visit.settings
+    redact = build_redact_errors(settings)
+    described = describe_cause(connection, visit.path["cause"], redact=redact)
+    cause = described.cause
+    (shown,) = redact_causes([cause], redact)
+    explanation, unexplained = _explain(visit, cause.id)
+    today = convert_to_zone(visit.now, settings.zone).date()
+    deaths = count_daily_deaths(connection, [cause.id, *cause.members], last_day=today)
+    return PageAnswer(
+        "cause.html.j2",
+        {
+            "cause": shown,
+            "state": cause.state(visit.now),
+            "trend": draw_trend(deaths),
+            "deaths": deaths,
+            "details": [
+                {
+                    "shown": hidden.detail,
+                    # A detail that is redacted is in no address either.
+                    "flag": build_path("fixes", "new", cause=cause.id, detail=stored.detail)
+                    if hidden.detail == stored.detail
+                    else None,
+                    "row": stored,
+                }
+                for stored, hidden in zip(
+                    cause.details[:_SHOWN_DETAILS], shown.details[:_SHOWN_DETAILS], strict=True
+                )
+            ],
+            "more_details": len(cause.details[_SHOWN_DETAILS:]),
+            "explanation": explanation,
+            "unexplained": unexplained,
+            "findings": [
+                (finding, build_path("fixes", "new", cause=cause.id, where=finding.where))
+                for finding in (explanation.separation.findings if explanation else ())
+            ],
+            "samples": _list_samples(visit, cause.id, redact),
+            "last_sample": described.sample,
+            "fixes": list_cause_fixes(connection, [cause.id, *cause.members]),
+            "changes": described.changes,
+            "flag": build_path("fixes", "new", cause=cause.id),
+            "lines": [
+                f"dlq causes explain {quote(cause.id)}",
+                f"dlq dead-events list --cause {quote(cause.id)} --limit 5",
+                f"dlq fixes flag --cause {quote(cause.id)} --note 'fixed in v42' --dry-run",
+            ],
+        },
+    )
+
+
+def _explain(visit: PageVisit, cause_id: str) -> tuple[CauseExplanation | None, str]:
+    """Return the explanation of a cause, or why there is no explanation."""
+    try:
+        return (
+            explain_cause(
+                visit.connection,
+                cause_id,
+                zone=visit.settings.zone,
+                is_hidden=build_hides_path(visit.settings),
+            ),
+            "",
+        )
+    except RefusedError as error:  # the mapping has no payload
+        return None, str(error)
+
+
+def _list_samples(visit: PageVisit, cause_id: str, redact: RedactTexts) -> list[dict[str, Any]]:
+    """Return the latest dead events of a cause, redacted before anything is cut."""
+    redact_payload = build_redact_payload(visit.settings)
+    page = list_dead_events(visit.connection, Selection(cause=cause_id), limit=_SAMPLES)
+    return [
+        {
+            "id": event.id,
+            "link": build_path("events", event.id),
+            "type": event.event_type,
+            "aggregate": format_aggregate(event.aggregate_type, event.aggregate_id),
+            "died_at": event.dead_at,
+            "attempts": event.attempts,
+            "error": extract_excerpt(redact([event.last_error or ""])[0]),
+            "payload": format_payload(event.payload, redact_payload),
+        }
+        for event in page.events
+    ]

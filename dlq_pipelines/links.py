@@ -26,31 +26,31 @@ class Links:
 
     def link_alerts(self) -> str | None:
         """Return the address of the alerts."""
-        return self._link("/api/alerts")
+        return self._link("/alerts")
 
     def link_causes(self) -> str | None:
-        """Return the address of the causes, those with most dead events first."""
-        return self._link("/api/causes")
+        """Return the address of the causes: new, regressed and rising ones first."""
+        return self._link("/causes")
 
     def link_cause(self, cause_id: str) -> str | None:
         """Return the address of a cause."""
-        return self._link(f"/api/causes/{quote(cause_id, safe='')}")
+        return self._link(f"/causes/{quote(cause_id, safe='')}")
 
     def link_event(self, event_id: object) -> str | None:
-        """Return the address of a dead event."""
-        return self._link(f"/api/dead-events/{quote(str(event_id), safe='')}")
+        """Return the address of an event that died."""
+        return self._link(f"/events/{quote(str(event_id), safe='')}")
 
     def link_fix(self, fix_id: int) -> str | None:
         """Return the address of a fix."""
-        return self._link(f"/api/fixes/{fix_id}")
+        return self._link(f"/fixes/{fix_id}")
 
     def link_parked_events(self) -> str | None:
-        """Return the address of the parked events."""
+        """Return the address of the parked events, which the API lists as JSON."""
         return self._link("/api/fixes/parked")
 
     def link_report(self, day: date) -> str | None:
         """Return the address of the report of a day."""
-        return self._link(f"/api/reports/{day.isoformat()}")
+        return self._link(f"/reports/{day.isoformat()}.html")
 
     def link_run(self, run_id: str | None) -> str | None:
         """Return the address of a run in Dagster's UI; None without a run."""

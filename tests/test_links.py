@@ -1,17 +1,18 @@
 """Checks that every address that we link to is served, and is left out if it is not set."""
 
-import re
 from collections.abc import Iterator
 from datetime import date
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
+from starlette.routing import Match
 
 from dlq_pipelines.api.app import create_app
 from dlq_pipelines.installation import build_links
 from dlq_pipelines.links import NO_LINKS, Links
 from dlq_pipelines.postgres.connect import Database
 from dlq_pipelines.settings import build_settings
+from dlq_pipelines.web.app import PAGE_NAMES
 
 SET = build_links(
     build_settings(
@@ -38,14 +39,13 @@ def served(links: Links) -> Iterator[str | None]:
 @pytest.mark.parametrize("address", served(SET))
 def test_every_address_is_that_of_a_route(address: str | None) -> None:
     assert address is not None
-    assert address.startswith("https://dlq.example.com/orders/api/")
-    path = urlsplit(address).path.removeprefix("/orders")
-    described = create_app(build_settings({}), Database("")).openapi()["paths"]
-    assert any(
-        re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", route), path)
-        for route, methods in described.items()
-        if "get" in methods
-    )
+    assert address.startswith("https://dlq.example.com/orders/")
+    path = unquote(urlsplit(address).path.removeprefix("/orders"))
+    scope = {"type": "http", "method": "GET", "path": path}
+    routes = create_app(build_settings({}), Database("")).routes
+    assert any(route.matches(scope)[0] is Match.FULL for route in routes)
+    is_page = path.split("/")[1] in PAGE_NAMES
+    assert is_page or path == "/api/fixes/parked"
 
 
 def test_a_run_and_the_runs_of_an_outbox_are_in_the_ui_of_dagster() -> None:

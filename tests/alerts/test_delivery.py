@@ -636,7 +636,7 @@ def test_neutralized_text_stays_readable() -> None:
 
 def test_only_the_address_of_our_own_is_a_link(web: Received) -> None:
     """An address in an error text is not: it is whatever the event's author wrote."""
-    ours = "https://dlq.example.com/api/causes/v2-1"
+    ours = "https://dlq.example.com/causes/v2-1"
     notice = Notice(
         1, "k", "fired", Severity.WARNING, None, "s", f"at {ours}?hostile", NOW, link=ours
     )
@@ -709,7 +709,7 @@ def test_deaths_are_sent_in_batches_with_cause_and_without_payload(
         "exception_type",
         "link",
     }
-    assert events[0]["data"]["link"] == f"{LINKS.public_url}/api/dead-events/{events[0]['subject']}"
+    assert events[0]["data"]["link"] == f"{LINKS.public_url}/events/{events[0]['subject']}"
     assert events[0]["data"]["exception_type"] == "requests.exceptions.ReadTimeout"
     assert send_death_events(connection, to, now=NOW) == (0, None)
 

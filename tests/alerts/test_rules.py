@@ -112,7 +112,7 @@ def test_the_reference_describes_each_rule_correctly(key: str) -> None:
 def test_a_finding_links_to_what_it_is_about() -> None:
     """The run of a job is in Dagster's UI; the rest is served by us."""
     links = Links("https://dlq.example.com", "https://dagster.example.com")
-    causes = "https://dlq.example.com/api/causes"
+    causes = "https://dlq.example.com/causes"
     found = {
         key: finding.link
         for key, figures in FIRING.items()
@@ -124,8 +124,8 @@ def test_a_finding_links_to_what_it_is_about() -> None:
             f"{rule}:v2-1": f"{causes}/v2-1"
             for rule in ("new_cause", "new_detail", "regressed", "escalating")
         },
-        "halted:7": "https://dlq.example.com/api/fixes/7",
-        "healed:8": "https://dlq.example.com/api/fixes/8",
+        "halted:7": "https://dlq.example.com/fixes/7",
+        "healed:8": "https://dlq.example.com/fixes/8",
         "parked": "https://dlq.example.com/api/fixes/parked",
         "purge_ahead": None,
         "check:no_event_is_missing": None,

@@ -116,7 +116,7 @@ def test_the_digest_of_a_day_is_sent_once_and_no_channel_fails_a_report(
     monkeypatch.setenv("DLQ_ALERT_URLS", "nonsense")
     built = job("build_report", partition_key=yesterday)
     (report,) = built.asset_materializations_for_node("failure_report")
-    address = f"https://dlq.example.com/api/reports/{yesterday}"
+    address = f"https://dlq.example.com/reports/{yesterday}.html"
     assert report.metadata["report_address"].value == address
     with http_server() as web:
         monkeypatch.setenv("DLQ_ALERT_URLS", f"critical:json://{web.host}/x json://{web.host}/")

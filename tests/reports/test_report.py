@@ -679,7 +679,7 @@ def test_a_report_links_to_causes_fixes_alerts_and_runs(connection: Connection) 
     figures = with_links.figures
     runs = "https://dagster.example.com/runs?q%5B0%5D=tag%3Adlq%2Foutbox%3Dorders"
     assert linked == {
-        "https://dlq.example.com/api/alerts",
+        "https://dlq.example.com/alerts",
         runs,
         *(links.link_fix(fix.id) for fix in figures.fixes),
         *(
@@ -689,7 +689,7 @@ def test_a_report_links_to_causes_fixes_alerts_and_runs(connection: Connection) 
         ),
     }
     assert with_links.markdown.endswith(
-        f"[Alerts](https://dlq.example.com/api/alerts) · [Runs in Dagster]({runs})\n"
+        f"[Alerts](https://dlq.example.com/alerts) · [Runs in Dagster]({runs})\n"
     )
     assert not re.findall(r'href="https?:', make(connection).html)
 

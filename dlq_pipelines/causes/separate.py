@@ -55,6 +55,7 @@ _MAX_REPETITIONS = 255
 _MIN_STRATUM = 5
 _MAX_HOURS = 12
 _WINDOWS = 24 * _MAX_HOURS
+_NUMBER = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,15})?")
 _WORD_END = re.compile(r"[-_/:.@# ]")
 _PREFIX_LENGTHS = (1, 2, 3, 4, 6)
 
@@ -481,6 +482,11 @@ def _compare_field(at: _Field, comparison: _Comparison) -> Iterator[_Condition]:
             (f"{path} {bound}", f"{path} {bound}", met, 4, tries)
             for bound, met, tries in _split(seen.get(int, []) + seen.get(float, []), sides, times)
         ),
+        # Amounts are often texts, so that no digit is lost.
+        (
+            (f"{path} {bound}", f"{path}.double() {bound}", met, 4, tries)
+            for bound, met, tries in _split(_read_numbers(texts), sides, times)
+        ),
         (
             (f"{path} has {bound} elements", f"{path}.size() {bound}", met, 4, tries)
             for bound, met, tries in _split([(n, len(it)) for n, it in seen.get(list, [])], sides)
@@ -587,6 +593,13 @@ def _list_prefixes(texts: Sequence[tuple[int, str]], sides: _Sides) -> Iterator[
     for (count, _), prefix in longest.items():
         if count >= max(2.0, MIN_SCORE * sides.dead):
             yield prefix, _build_set({n for n, text in texts if text.startswith(prefix)})
+
+
+def _read_numbers(texts: Sequence[tuple[int, str]]) -> list[tuple[int, float]]:
+    """Return the numbers of texts, if all of them are numbers."""
+    if all(_NUMBER.fullmatch(text) for _, text in texts):
+        return [(number, float(text)) for number, text in texts]
+    return []
 
 
 def _list_domains(texts: Sequence[tuple[int, str]], sides: _Sides) -> Iterator[tuple[str, int]]:

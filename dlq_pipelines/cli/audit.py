@@ -61,7 +61,7 @@ def list_audit_entries_command(
             }
             for entry in found
         ],
-        empty="Nothing was changed yet.",
+        empty="Nothing was changed yet." if after is None else "No older changes.",
         header=list_columns(AuditEntry),
         optional=("of", "events", "at"),
     )

@@ -191,7 +191,8 @@ def explain_cause_command(
     if found.findings and (where := found.findings[0].where):
         typer.echo(
             "\nRetry these events once they are fixed:\n  "
-            f"dlq fixes flag --cause {explanation.cause} --where {shlex.quote(where)} --note ..."
+            f"dlq fixes flag --cause {explanation.cause} --where {shlex.quote(where)} --note ... "
+            "--dry-run"
         )
 
 

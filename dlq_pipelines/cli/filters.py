@@ -36,7 +36,9 @@ def with_filters(
     options.append(build_option("all", Annotated[bool, select_all], False))
 
     def gather(given: dict[str, Any]) -> dict[str, Any]:
-        filters = {option.name: given.pop(option.name) for option in options}
+        filters = {
+            option.name: _take_one(option.name, given.pop(option.name)) for option in options
+        }
         narrows = any(filters[item.name] is not None for item in FILTERS) or given.get("ids")
         if filters["all"] and narrows:
             raise ValueError("--all cannot be combined with filters or ids. Leave one of them out.")
@@ -64,4 +66,16 @@ def _build_annotation(item: "Field[Any]") -> Any:
     given_as, description = item.metadata["given_as"], item.metadata["description"]
     name = f"--{item.name.replace('_', '-')}"
     option = typer.Option(name, help=description, metavar=item.metadata["metavar"])
-    return Annotated[given_as | None, option]
+    # Several, to refuse them: click keeps the last one, which may select far more.
+    return Annotated[list[given_as] | None, option]  # type: ignore[valid-type]
+
+
+def _take_one(name: str, given: Any) -> Any:
+    if not isinstance(given, list):
+        return given
+    if len(given) > 1:
+        raise ValueError(
+            f"--{name.replace('_', '-')} was given {len(given)} times. Pass it once"
+            f"{'; combine predicates with &&' if name == 'where' else ''}."
+        )
+    return given[0] if given else None

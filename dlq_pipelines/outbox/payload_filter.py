@@ -34,11 +34,18 @@ def parse_payload_filter(text: str) -> str:
     """
     if match := _SHORT.fullmatch(text):
         path, value = _render_path(match["path"]), match["value"]
+        if "&&" in value or "||" in value or value.startswith("'"):
+            raise ValueError(
+                f"where compares {path} with {value!r} as a whole. Put the value in double quotes, "
+                f'or write a predicate: {path} == "..." && ...'
+            )
         if value.startswith('"'):
             return f"{path} == {_quote(_read_string(value))}"
         if _LITERAL.fullmatch(value):
             return f"{path} == {value} || {path} == {_quote(value)}"
         return f"{path} == {_quote(value)}"
+    if text.rstrip().endswith("="):
+        raise ValueError(f'where has no value: {text!r}. For an empty text write {text.strip()}"".')
     if "$" not in text:
         raise ValueError(
             f"where must be PATH=VALUE, such as $.acquirer=northbank, or a jsonpath predicate, "

@@ -367,7 +367,8 @@ create unique index fix_open_cause on :"dlq_schema".fix (cause_id, coalesce(deta
     where closed_at is null and status_before is not null;
 
 -- Whether the payload of an event, in the outbox or the archive, matches a jsonpath predicate. One
--- that is no JSON does not. The ledger has no payloads, so this reads the event by its key.
+-- that is no JSON, or on which the predicate fails, does not: the fix of one team must not stop the
+-- archive of all events. The ledger has no payloads, so this reads the event by its key.
 create function :"dlq_schema".payload_matches(
     death :"dlq_schema".death, predicate text
 ) returns boolean language plpgsql stable
@@ -383,9 +384,11 @@ begin
         select a.payload into found_payload
         from :"dlq_schema".archive a where a.death_id = death.id limit 1;
     end if;
+    -- With time zones, because `.datetime()` of a date fails without, also if silent.
     return coalesce(
-        jsonb_path_match(found_payload::jsonb, predicate::jsonpath, '{}', silent => true), false);
-exception when data_exception or program_limit_exceeded then
+        jsonb_path_match_tz(found_payload::jsonb, predicate::jsonpath, '{}', silent => true),
+        false);
+exception when data_exception or program_limit_exceeded or feature_not_supported then
     return false;
 end
 $$;

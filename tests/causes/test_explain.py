@@ -183,7 +183,7 @@ def test_every_face_explains_a_cause(
     assert "12 of 12" in printed
     command = shlex.split(printed.splitlines()[-1])
     assert command[:2] == ["dlq", "fixes"]
-    assert command[-2:] == ["--note", "..."]
+    assert command[-3:] == ["--note", "...", "--dry-run"]
     flagged = json.loads(dlq(*command[1:], "--json").out)
     assert flagged["preview"]["events"] == 12
     answer = api.get(f"/api/causes/{cause['id']}/explanation").json()

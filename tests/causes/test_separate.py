@@ -101,6 +101,11 @@ def plant_range(document: dict[str, Any], is_dead: bool, chance: random.Random) 
     document["amount"] = chance.randrange(500, 900) if is_dead else chance.randrange(1, 499)
 
 
+def plant_text_range(document: dict[str, Any], is_dead: bool, chance: random.Random) -> None:
+    plant_range(document, is_dead, chance)
+    document["amount"] = f"{document['amount']}.50"
+
+
 def plant_prefix(document: dict[str, Any], is_dead: bool, chance: random.Random) -> None:
     for line in document["lines"]:
         line["sku"] = f"{'X' if is_dead else 'S'}-{chance.randrange(500)}"
@@ -126,6 +131,7 @@ PLANTS: dict[str, tuple[Plant, str]] = {
     "a type": (plant_type, "$.amount has the type string"),
     "a missing field": (plant_missing, "$.customer.country is missing"),
     "a range": (plant_range, "$.amount >= "),
+    "a range of texts": (plant_text_range, "$.amount >= "),
     "a beginning": (plant_prefix, "$.lines[*].sku begins with 'X"),
     "a domain": (plant_domain, "$.customer.email ends with @slow.example"),
     "a length of an array": (plant_elements, "$.lines has >= "),

@@ -760,3 +760,13 @@ def test_a_refused_release_changes_nothing(
         "count": 2
     }
     assert _kinds(connection) == []
+
+
+@pytest.mark.parametrize("name", ["where", "event-type"])
+def test_a_filter_that_is_given_twice_is_refused(dlq: Run, name: str) -> None:
+    """The last one alone could select far more."""
+    given = ("$.a=1", "$.a=2") if name == "where" else ("a", "b")
+    twice = [part for value in given for part in (f"--{name}", value)]
+    for command in (["fixes", "flag", "--note", "x"], ["dead-events", "stats"]):
+        ended = dlq(*command, *twice)
+        assert (ended.code, f"--{name} was given 2 times" in ended.err) == (2, True)

@@ -85,6 +85,7 @@ def test_the_short_form_becomes_a_predicate_of_postgresql(
         ('$.acquirer like_regex "^north" || $ == null', {1, 4}),
         ("$.acquirer=null", {5}),
         ("strict $.acquirer.deeper == 1", set()),
+        ('$.acquirer.datetime() < "2026-11-25T10:00:00+00:00".datetime()', set()),
     ],
 )
 def test_a_filter_selects_by_the_payload(
@@ -99,6 +100,9 @@ def test_a_filter_selects_by_the_payload(
         ("acquirer=northbank", "must be PATH=VALUE"),
         (" ", "must not be empty"),
         ('$.a="x', "invalid string"),
+        ("$.a=", "has no value"),
+        ("$.a=x && $.b=y", "as a whole"),
+        ("$.a='x'", "as a whole"),
         ("$.acquirer", "is no jsonpath predicate"),
         ("$.a == 1 ||", "is no jsonpath predicate"),
         ("$.a like_regex '('", "is no jsonpath predicate"),
@@ -138,6 +142,15 @@ def test_the_filter_reads_json_of_every_shape_and_passes_over_other_texts(
         outbox.event_id(1),
         outbox.event_id(2),
     }
+
+
+def test_a_predicate_that_fails_on_a_payload_stops_nothing(events: Connection) -> None:
+    """A date is compared in UTC. The archive passes over the fix of events it does not target."""
+    events.execute('update outbox_event set payload = \'{"at": "2026-11-24"}\' where id = 2')
+    predicate = '$.at.datetime() < "2026-11-25T10:00:00+00:00".datetime()'
+    assert select(events, predicate) == {2}
+    events.execute("select dlq.flag_fix('fixed', \"where\" => %s)", [predicate])
+    assert one(events, "select count(*) as n from dlq.wanted") == {"n": 1}
 
 
 def test_a_path_of_any_names_is_a_jsonpath(connection: Connection) -> None:

@@ -157,7 +157,7 @@ def test_the_redaction_of_exports_applies(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--output", "x", "--since", "yesterday"], 2, "not a time. Write it as 2026-11-24"),
+        (["--output", "x", "--since", "soon"], 2, "not a time. Write it as 2026-11-24"),
         (["--output", "x", "--cause", "v2-none"], 3, "There is no cause 'v2-none'."),
         (["--output", "nowhere/x"], 1, "Cannot use 'nowhere/x': No such file or directory. Check"),
         (["--output", "-", "99", "999"], 3, "None of these events ever died. List dead"),

@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -286,13 +287,14 @@ def test_declining_the_confirmation_changes_nothing(
         cwd=home.parent,
     )
     os.close(theirs)
-    shown = ""
+    shown, sent_at = "", 0.0
     with contextlib.suppress(OSError):  # the program has closed it
         while True:
-            # Sent again after two seconds without output: readline misses a Ctrl-C that comes
-            # between its check for signals and its wait for input.
-            if shown.endswith("[y/N]: "):  # which may come in pieces
+            # Sent again after two seconds: readline misses a Ctrl-C that comes between its check
+            # for signals and its wait for input, and the terminal may have shown it as ^C.
+            if "[y/N]: " in shown and time.monotonic() - sent_at > 2:  # which may come in pieces
                 os.write(ours, answer.encode())
+                sent_at = time.monotonic()
             if select.select([ours], [], [], 2)[0]:
                 chunk = os.read(ours, 4096).decode()
                 if not chunk:

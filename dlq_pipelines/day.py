@@ -17,6 +17,11 @@ LAST_FINITE_TIME = AFTER_ALL_TIMES - dt.timedelta(microseconds=1)
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DAYS_AGO = {"today": 0, "yesterday": 1}
 
+_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
 # Days that the schedules catch up. After a longer outage a person backfills, and sees the cost.
 CATCH_UP_DAYS = 14
 
@@ -118,6 +123,21 @@ def format_time(at: dt.datetime) -> str:
         return "after year 9999"
     offset = f"{at:%z}"
     return f"{at:%Y-%m-%d %H:%M:%S}{offset.removesuffix('00')}"
+
+
+def format_long_day(day: dt.date) -> str:
+    """Return `Tuesday, 24 November 2026` in every locale."""
+    return f"{_WEEKDAYS[day.weekday()]}, {day.day} {_MONTHS[day.month - 1]} {day.year}"
+
+
+def format_short_day(day: dt.date) -> str:
+    """Return `24 Nov`."""
+    return f"{day.day} {_MONTHS[day.month - 1][:3]}"
+
+
+def format_weekday(day: dt.date) -> str:
+    """Return `Tuesday`."""
+    return _WEEKDAYS[day.weekday()]
 
 
 @dataclass(frozen=True)

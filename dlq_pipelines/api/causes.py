@@ -25,12 +25,14 @@ from dlq_pipelines.causes.catalogue import (
     undo_change,
 )
 from dlq_pipelines.causes.explain import CauseExplanation, explain_cause
+from dlq_pipelines.causes.recent import RecentDeaths, list_recent_causes
 from dlq_pipelines.causes.similar import (
     MergeGroup,
     MergeProposal,
     find_similar_causes,
     find_similar_groups,
 )
+from dlq_pipelines.day import parse_past_time
 from dlq_pipelines.installation import build_hides_path, build_redact_errors
 from dlq_pipelines.validate import BIGINT_MAX
 
@@ -126,6 +128,22 @@ def get_causes(_: Reader, outbox: Outbox, limit: Limit = 50, after: After = None
     now, causes = datetime.now(UTC), list_causes(outbox, limit=limit, after=after)
     found = [ShownCause(**vars(cause), state_now=cause.state(now)) for cause in causes]
     return CauseList(found, len(found), limit, causes[-1].cursor if len(causes) == limit else None)
+
+
+@router.get("/recent")
+def get_recent_causes(
+    _: Reader,
+    outbox: Outbox,
+    settings: ApiSettings,
+    since: Annotated[
+        str,
+        Query(max_length=100, description="From this time until now: 2h, today or an ISO time."),
+    ] = "12h",
+) -> RecentDeaths:
+    """List causes with deaths since a time: new, regressed and rising ones first."""
+    now = datetime.now(UTC)
+    at = parse_past_time("since", since, settings.zone, now=now)
+    return list_recent_causes(outbox, since=at, now=now, zone=settings.zone)
 
 
 @router.get("/similar")

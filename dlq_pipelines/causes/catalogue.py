@@ -170,6 +170,17 @@ def list_causes(
     )
 
 
+def get_causes(connection: Connection, cause_ids: Sequence[str]) -> dict[str, Cause]:
+    """Return causes by their ids, with the figures of the causes that are merged into them.
+
+    All of them at once: the figures of one cost a count of everything that is dead. A cause that
+    does not exist, or is merged into another one, is left out.
+    """
+    ids = list(cause_ids)
+    found = _fetch_causes(connection, limit=len(ids), ids=ids, details=MAX_DETAILS + 1)
+    return {cause.id: cause for cause in found}
+
+
 def get_cause(connection: Connection, cause_id: str) -> Cause:
     """Return the cause with the figures of the causes that are merged into it.
 
@@ -179,7 +190,7 @@ def get_cause(connection: Connection, cause_id: str) -> Cause:
         NotFoundError: the cause does not exist.
         RefusedError: the cause is merged into another one, which the message names.
     """
-    found = _fetch_causes(connection, limit=1, cause_id=cause_id, details=MAX_DETAILS + 1)
+    found = _fetch_causes(connection, limit=1, ids=[cause_id], details=MAX_DETAILS + 1)
     if found:
         return found[0]
     row = connection.run("cause.get", id=cause_id).fetchone()
@@ -410,7 +421,7 @@ def _fetch_causes(
     connection: Connection,
     *,
     limit: int,
-    cause_id: str | None = None,
+    ids: list[str] | None = None,
     after: str | None = None,
     details: int = _LISTED_DETAILS,
 ) -> list[Cause]:
@@ -419,7 +430,7 @@ def _fetch_causes(
     )
     rows = connection.run(
         "cause.list",
-        id=cause_id,
+        ids=ids,
         limit=limit,
         after_dead=dead,
         after_deaths=deaths,

@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 
+import psycopg
+
 from dlq_pipelines.causes.catalogue import get_cause
 from dlq_pipelines.causes.separate import EventSample, Separation, find_separation
 from dlq_pipelines.errors import RefusedError
@@ -128,6 +130,9 @@ def explain_causes(
 ) -> list[CauseExplanation]:
     """Explain several causes; none if the mapping of the outbox has no payload.
 
+    What takes longer than the statement timeout, such as rows of many megabytes, is left out: a
+    missing explanation must not fail the classification that asks for it.
+
     Args:
         connection: to the outbox.
         cause_ids: the causes. One that is merged into another is left out.
@@ -140,7 +145,8 @@ def explain_causes(
         return []
     explained = []
     for cause_id in cause_ids:
-        with suppress(RefusedError):  # it was merged into another one meanwhile
+        # It was merged into another one meanwhile, or its events take too long to read.
+        with suppress(RefusedError, psycopg.errors.QueryCanceled):
             explained.append(explain_cause(connection, cause_id, zone=zone, is_hidden=is_hidden))
     return explained
 

@@ -6,7 +6,9 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
-from dlq_pipelines.causes.catalogue import Cause, get_cause
+from psycopg.rows import DictRow
+
+from dlq_pipelines.causes.catalogue import Cause, get_causes
 from dlq_pipelines.causes.escalation import DAYS_COMPARED, is_above_limit
 from dlq_pipelines.day import convert_to_zone
 from dlq_pipelines.postgres.connect import Connection
@@ -81,25 +83,15 @@ def list_recent_causes(
         first_day=first_day,
         last_day=last_day,
         limit=_MAX_DEATHS,
-        causes=_MAX_CAUSES + 1,
+        causes=_MAX_CAUSES + 1,  # one may be that of unclassified deaths
     ).fetchall()
     share = (now - since) / _DAY
-    found: list[RecentCause] = []
-    for row in rows:
-        if row["cause_id"] is not None and len(found) < _MAX_CAUSES:
-            cause = get_cause(connection, row["cause_id"])
-            # Only the days since the cause was first seen: earlier ones say nothing about it.
-            age = (last_day - convert_to_zone(cause.first_seen, zone).date()).days + 1
-            before = [deaths * share for deaths in row["days"][-age:]] if age > 0 else []
-            found.append(
-                RecentCause(
-                    cause,
-                    _judge(cause, row["deaths"], before, since),
-                    row["deaths"],
-                    sum(before) / len(before) if before else None,
-                    row["first_death"],
-                )
-            )
+    causes = get_causes(connection, [row["cause_id"] for row in rows if row["cause_id"]])
+    found = [
+        _build_recent(causes[row["cause_id"]], row, share=share, since=since, zone=zone)
+        for row in rows
+        if row["cause_id"] in causes
+    ]
     order = list(Recency)
     found.sort(key=lambda item: (order.index(item.recency), -item.deaths, item.cause.id))
     unclassified = sum(row["deaths"] for row in rows if row["cause_id"] is None)
@@ -116,6 +108,22 @@ def count_daily_deaths(
     )
     counts = {row["day"]: row["deaths"] for row in rows}
     return [counts.get(first_day + number * _DAY, 0) for number in range(days)]
+
+
+def _build_recent(
+    cause: Cause, row: DictRow, *, share: float, since: datetime, zone: ZoneInfo
+) -> RecentCause:
+    # Only the days since the cause was first seen: earlier ones say nothing about it.
+    first_day = convert_to_zone(cause.first_seen, zone).date()
+    age = (convert_to_zone(since, zone).date() - first_day).days
+    before = [deaths * share for deaths in row["days"][-age:]] if age > 0 else []
+    return RecentCause(
+        cause,
+        _judge(cause, row["deaths"], before, since),
+        row["deaths"],
+        sum(before) / len(before) if before else None,
+        row["first_death"],
+    )
 
 
 def _judge(cause: Cause, deaths: int, before: list[float], since: datetime) -> Recency:

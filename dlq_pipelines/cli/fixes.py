@@ -552,14 +552,16 @@ def _print_preview(preview: "FixPreview", policy: "RetryPolicy", *, format: Outp
     if format is not OutputFormat.TABLE:
         print_record(asdict(preview), format=format)
         return
+    from dlq_pipelines.retries.estimate import TICK_SECONDS
+
     figures = {
         "events": f"{preview.events:,}",
         "aggregates": f"{preview.aggregates:,}",
         "parked": f"{preview.parked:,}",
         "overtaken": "not known" if preview.overtaken is None else f"{preview.overtaken:,}",
         "stages": preview.sizes,
-        "time": f"{format_seconds(preview.seconds)} at {policy.rate:g} per second, if the worker "
-        "delivers each event as soon as it is due",
+        "time": f"begins within {TICK_SECONDS:g} s, then {format_seconds(preview.seconds)} at "
+        f"{policy.rate:g} per second, if the worker delivers each event as soon as it is due",
     }
     if policy.order == "aggregate" and preview.longest > 1:
         figures["time"] += (

@@ -17,7 +17,8 @@ from dlq_pipelines.text import format_count, sanitize_line
 
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
-    from dlq_pipelines.causes.recent import RecentCause
+    from dlq_pipelines.alerts.alert import Alert
+    from dlq_pipelines.causes.recent import RecentCause, RecentDeaths
 
 _SHOWN_ALERTS = 20
 app = typer.Typer()
@@ -63,6 +64,14 @@ def show_tonight_command(
             format=format,
         )
         return
+    _print_causes(recent)
+    typer.echo()
+    _print_alerts(alerts)
+    if recent.causes:
+        typer.echo(f"\nNext:\n{_list_next_commands(recent.causes[0])}")
+
+
+def _print_causes(recent: "RecentDeaths") -> None:
     print_table(
         [
             {
@@ -82,7 +91,9 @@ def show_tonight_command(
     if recent.unclassified:
         count = format_count(recent.unclassified, "death")
         typer.echo(f"{count} without a cause yet: `dlq causes classify` classifies them now.")
-    typer.echo()
+
+
+def _print_alerts(alerts: "list[Alert]") -> None:
     print_table(
         [
             {
@@ -95,8 +106,6 @@ def show_tonight_command(
         empty="No alert fires.",
         optional=("since",),
     )
-    if recent.causes:
-        typer.echo(f"\nNext:\n{_list_next_commands(recent.causes[0])}")
 
 
 def _list_next_commands(first: "RecentCause") -> str:

@@ -1,4 +1,4 @@
-"""Draws the charts of the report, the sparklines of its causes and its fixes over time, as SVG.
+"""Draws the charts of the report and the sparklines of its causes, as SVG.
 
 Altair describes the charts and vl-convert draws them, without a browser or the network. Equal
 figures give equal bytes: all space is reserved, no label is moved, nothing is random. No text of an
@@ -10,18 +10,16 @@ sheet of the page.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from html import escape
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import altair as alt
 import pandas as pd
 import vl_convert as vlc
 
+from dlq_pipelines.day import format_short_day
 from dlq_pipelines.reports.figures import ALL, OTHER, UNCLASSIFIED, ReportFigures
-from dlq_pipelines.reports.wording import format_short_day
-from dlq_pipelines.retries.timeline import SERIES, FixTimeline, format_rate, list_series
 
 # More colors cannot be distinguished.
 _MAX_SERIES = 5
@@ -36,12 +34,6 @@ _FONT = "system-ui, sans-serif"
 # Longer numbers do not fit into the margin: 100k.
 _SHORT_NUMBERS_FROM = 100_000
 _BAR_WIDTH, _BAR_STEP, _SPARKLINE_HEIGHT = 5, 7, 24
-_TIMELINE_STEP, _TIMELINE_HEIGHT, _TIMELINE_LEFT, _TIMELINE_TOP = 10, 72, 60, 4
-# Two times with a date fit below it.
-_TIMELINE_LEAST_WIDTH = 180
-# From the bottom up: died again, no outcome that proves anything, delivered. The failures are few
-# in a good fix, and the line of the releases hides what is on top.
-_TIMELINE_COLORS = (_PALETTE[3], _OTHER_COLOR, _PALETTE[2])
 # Attributes that announce parts of a chart as unnamed graphics of their own.
 _PART_ROLES = re.compile(r' role="graphics-(?:symbol|object)"| aria-roledescription="[^"]*"')
 
@@ -257,82 +249,6 @@ def draw_sparkline(trend: Sequence[int], *, limit: float | None = None) -> str:
         f'<svg role="img" aria-label="{label}" class="spark" {size}>'
         f'<path class="past" d="{"".join(bars[:-1])}"/><path d="{bars[-1]}"/>{line}</svg>'
     )
-
-
-def draw_fix_timeline(timeline: FixTimeline, *, zone: ZoneInfo, day: date) -> str:
-    """Draw how a fix went: its outcomes as stacked bars, and what it released as a line.
-
-    With paths only, because a page has up to 50 of them. The scale is events a second.
-
-    Args:
-        timeline: with at least one interval.
-        zone: the time zone of the report.
-        day: the reported day, whose times have no date.
-    """
-    heights = [
-        (item.died_again, item.timed_out + item.deleted, item.delivered)
-        for item in timeline.intervals
-    ]
-    released = [item.released for item in timeline.intervals]
-    most = max(*released, *map(sum, heights), 1)
-    scale = _TIMELINE_HEIGHT / most
-    bars = ["", "", ""]
-    for number, parts in enumerate(heights):
-        left, below = _TIMELINE_LEFT + number * _TIMELINE_STEP + 1, 0
-        for part, count in enumerate(parts):
-            if count:
-                bottom = _TIMELINE_TOP + _TIMELINE_HEIGHT - below * scale
-                # An event among thousands is seen.
-                height = max(count * scale, 1)
-                bars[part] += (
-                    f"M{left} {bottom:.1f}v-{height:.1f}h{_TIMELINE_STEP - 2}v{height:.1f}z"
-                )
-            below += count
-    line = "".join(
-        f"{'V' if number else f'M{_TIMELINE_LEFT} '}{_TIMELINE_TOP + (most - count) * scale:.1f}"
-        f"h{_TIMELINE_STEP}"
-        for number, count in enumerate(released)
-    )
-    plot = max(len(released) * _TIMELINE_STEP, _TIMELINE_LEAST_WIDTH)
-    width, bottom = _TIMELINE_LEFT + plot + 8, _TIMELINE_TOP + _TIMELINE_HEIGHT
-    first, last = (
-        _format_moment(at.astimezone(zone), day) for at in (timeline.start, timeline.end)
-    )
-    end = _TIMELINE_LEFT + len(released) * _TIMELINE_STEP
-    paths = [
-        f'<path d="M{_TIMELINE_LEFT} {bottom + 0.5}h{plot}" stroke="{_GRID}" stroke-opacity=".6"/>',
-        *(
-            f'<path d="{path}" fill="{color}"/>'
-            for path, color in zip(bars, _TIMELINE_COLORS, strict=True)
-            if path
-        ),
-        f'<path d="{line}" fill="none" stroke="{_PALETTE[0]}" stroke-width="1.5"/>',
-    ]
-    texts = [
-        (_TIMELINE_LEFT - 6, _TIMELINE_TOP + 8, "end", f"{format_rate(most / timeline.seconds)}/s"),
-        (_TIMELINE_LEFT - 6, bottom, "end", "0"),
-        (_TIMELINE_LEFT, bottom + 16, "start", first),
-        (max(end, _TIMELINE_LEFT + _TIMELINE_LEAST_WIDTH), bottom + 16, "end", last),
-    ]
-    totals = ", ".join(
-        f"{sum(counts):,} {SERIES[name]}" for name, counts in list_series(timeline).items()
-    )
-    label = f"From {first} to {last}: {totals}."
-    return (
-        f'<svg role="img" aria-label="{label}" viewBox="0 0 {width} {bottom + 22}" '
-        f'width="{width}" height="{bottom + 22}" font-family="{_FONT}" font-size="11" '
-        f'fill="{_INK}">{"".join(paths)}'
-        + "".join(
-            f'<text x="{x}" y="{y}" text-anchor="{anchor}">{text}</text>'
-            for x, y, anchor, text in texts
-        )
-        + "</svg>"
-    )
-
-
-def _format_moment(at: datetime, day: date) -> str:
-    """Return the time of a moment, with its date unless it is on the reported day."""
-    return f"{at:%H:%M}" if at.date() == day else f"{format_short_day(at.date())} {at:%H:%M}"
 
 
 def _draw_bar(number: int, height: float) -> str:

@@ -1,5 +1,6 @@
 """Renders the report as Markdown for chats and for Dagster's UI. Texts of events are escaped."""
 
+from dlq_pipelines.day import format_weekday
 from dlq_pipelines.reports.figures import (
     DAYS_BEFORE,
     CauseFigures,
@@ -15,7 +16,6 @@ from dlq_pipelines.reports.wording import (
     format_percent,
     format_rounded,
     format_utc,
-    format_weekday,
 )
 from dlq_pipelines.text import (
     escape_markdown,

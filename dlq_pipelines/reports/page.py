@@ -20,18 +20,19 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from dlq_pipelines.day import format_long_day, format_short_day, format_weekday
 from dlq_pipelines.reports import wording
 from dlq_pipelines.reports.charts import (
     ChartSeries,
     build_chart_series,
     draw_days_chart,
-    draw_fix_timeline,
     draw_hours_chart,
     draw_sparkline,
     draw_trend_chart,
 )
 from dlq_pipelines.reports.figures import ALL, DAYS_BEFORE, OTHER, CauseFigures, ReportFigures
 from dlq_pipelines.reports.states import URGENT_STATES
+from dlq_pipelines.reports.timeline import draw_fix_timeline
 from dlq_pipelines.text import format_count, format_duration, format_seconds
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -187,9 +188,9 @@ def _build_environment() -> Environment:
         "percent": lambda share: wording.format_percent(share).replace(" ", "\u00a0"),
         "rounded": wording.format_rounded,
         "duration": format_duration,
-        "long_day": wording.format_long_day,
-        "short_day": wording.format_short_day,
-        "weekday": wording.format_weekday,
+        "long_day": format_long_day,
+        "short_day": format_short_day,
+        "weekday": format_weekday,
         "counted": format_count,
         "affected": wording.format_aggregates,
         "utc": wording.format_utc,

@@ -1,7 +1,7 @@
 """Formats the figures of a day as text: the headline, causes, counts, durations and dates."""
 
 import re
-from datetime import date, datetime
+from datetime import datetime
 
 from dlq_pipelines.causes.parse import parse_error
 from dlq_pipelines.reports.figures import CauseFigures, ReportFigures
@@ -14,11 +14,6 @@ _FACTOR_FROM = 2
 _WHOLE_FROM = 10
 # Aggregate types that can stand in a sentence, such as `parcel` or `SalesOrder`.
 _PLAIN_NOUN = re.compile(r"[A-Za-z][A-Za-z_-]{0,39}")
-_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_MONTHS = (
-    *("January", "February", "March", "April", "May", "June"),
-    *("July", "August", "September", "October", "November", "December"),
-)
 
 
 def build_headline(figures: ReportFigures) -> str:
@@ -173,21 +168,6 @@ def format_percent(share: float) -> str:
 def format_rounded(value: float) -> str:
     """Return a mean, with one decimal below ten."""
     return f"{value:,.0f}" if value >= _WHOLE_FROM or value == round(value) else f"{value:,.1f}"
-
-
-def format_long_day(day: date) -> str:
-    """Return `Tuesday, 24 November 2026` in every locale."""
-    return f"{_WEEKDAYS[day.weekday()]}, {day.day} {_MONTHS[day.month - 1]} {day.year}"
-
-
-def format_short_day(day: date) -> str:
-    """Return `24 Nov`."""
-    return f"{day.day} {_MONTHS[day.month - 1][:3]}"
-
-
-def format_weekday(day: date) -> str:
-    """Return `Tuesday`."""
-    return _WEEKDAYS[day.weekday()]
 
 
 def format_utc(moment: datetime) -> str:

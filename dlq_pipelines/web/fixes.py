@@ -5,10 +5,14 @@ from dataclasses import dataclass
 from shlex import quote
 from typing import Any
 
+from markupsafe import Markup
+
 from dlq_pipelines.audit import CONFIRM_ABOVE
+from dlq_pipelines.day import convert_to_zone
 from dlq_pipelines.errors import NotFoundError
 from dlq_pipelines.installation import build_fix_terms, build_redact_errors
 from dlq_pipelines.outbox.selection import Selection
+from dlq_pipelines.reports.timeline import draw_fix_timeline
 from dlq_pipelines.retries.advance import pause_fix, resume_fix, withdraw_fix
 from dlq_pipelines.retries.fix import Fix, FixStatus
 from dlq_pipelines.retries.fixes import (
@@ -25,7 +29,6 @@ from dlq_pipelines.retries.fixes import (
 )
 from dlq_pipelines.retries.recall import recall_fix
 from dlq_pipelines.retries.timeline import read_fix_timeline
-from dlq_pipelines.web.charts import draw_timeline
 from dlq_pipelines.web.visit import (
     PageAnswer,
     PageVisit,
@@ -138,7 +141,15 @@ def show_fix(visit: PageVisit) -> PageAnswer:
             "stages": progress.stages,
             "next": progress.next,
             "is_open": is_open,
-            "timeline": draw_timeline(timeline, zone=settings.zone) if timeline.intervals else None,
+            "timeline": Markup(  # noqa: S704 - numbers and times only
+                draw_fix_timeline(
+                    timeline,
+                    zone=settings.zone,
+                    day=convert_to_zone(visit.now, settings.zone).date(),
+                )
+            )
+            if timeline.intervals
+            else None,
             "evidence": [
                 {
                     "events": pair.get("events"),

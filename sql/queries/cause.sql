@@ -316,7 +316,7 @@ delete from :"dlq_schema".death_hour where hour < %(until)s
 
 -- name: list
 -- Causes that are not merged into another one, those with most dead events now first. The figures
--- of a merged cause are added to the cause that it is merged into. `id` and the cursor are null
+-- of a merged cause are added to the cause that it is merged into. `ids` and the cursor are null
 -- where they do not apply.
 with now as (
     select cause_id, count(*) as dead from :"dlq_schema".dead group by 1
@@ -352,7 +352,7 @@ select c.id,
     coalesce(shown.members, '{}') as members
 from :"dlq_schema".cause c
 join shown using (id)
-where (%(id)s::text is null or c.id = %(id)s)
+where (%(ids)s::text[] is null or c.id = any(%(ids)s::text[]))
     and (%(after_id)s::text is null or (-shown.dead, -shown.deaths, c.id)
         > (-%(after_dead)s::bigint, -%(after_deaths)s::bigint, %(after_id)s))
 order by shown.dead desc, shown.deaths desc, c.id
@@ -647,5 +647,5 @@ select counted.cause_id,
         ) per_day on per_day.day = day.at::date
     ), '{}') as days
 from counted
-order by counted.deaths desc, counted.cause_id
+order by counted.cause_id is null desc, counted.deaths desc, counted.cause_id
 limit %(causes)s

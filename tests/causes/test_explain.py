@@ -3,6 +3,7 @@
 import json
 import shlex
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import httpx
@@ -191,3 +192,41 @@ def test_every_face_explains_a_cause(
     assert answer == shown
     assert answer["separation"]["findings"][0]["dead"] == 12
     assert api.get("/api/causes/v2-none/explanation").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "statement", ["explain.dead", "explain.delivered", "explain.kept", "explain.list_candidates"]
+)
+def test_each_read_is_bounded_by_an_index(outbox: ShapedOutbox, statement: str) -> None:
+    """The last rows by key, or those of the cause. Where a table is small it may be read whole."""
+    connection = outbox.connection
+    outbox.add_dead(20, error=ERROR)
+    outbox.add_events(6_000)
+    connection.execute("analyze")
+    (cause,) = connection.execute("select id from dlq.cause").fetchall()
+    values: dict[str, dict[str, Any]] = {
+        "explain.dead": {
+            "causes": [cause["id"]],
+            "detail": None,
+            "limit": 10,
+            "max_length": 1_000,
+        },
+        "explain.delivered": {
+            "types": ["order.placed"],
+            "quotas": [10],
+            "scanned": 50,
+            "max_length": 1_000,
+        },
+        "explain.kept": {"types": ["order.placed"], "quotas": [10]},
+        "explain.list_candidates": {
+            "scanned": 50,
+            "enough": 20,
+            "types": 5,
+            "limit": 5,
+            "max_length": 1_000,
+        },
+    }
+    plan = outbox.explain(statement, **values[statement])
+    assert f"Seq Scan on {outbox.table_name}" not in plan, plan
+    if statement in {"explain.delivered", "explain.list_candidates"}:
+        assert f"Backward using {outbox.key_index}" in plan, plan

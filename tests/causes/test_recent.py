@@ -4,11 +4,13 @@ import json
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+import httpx
 import pytest
 
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.recent import list_recent_causes
 from dlq_pipelines.postgres.connect import Connection
+from tests.api.conftest import api, serve  # noqa: F401 - fixtures
 from tests.cli.conftest import Run, dlq  # noqa: F401 - a fixture
 from tests.rows import add_events, deaths_at, kill, one
 
@@ -72,6 +74,25 @@ def test_merged_causes_are_one_and_unclassified_deaths_are_counted(connection: C
     assert (recent.unclassified, recent.causes[0].deaths) == (4, 5)
 
 
+def test_the_number_of_causes_adds_no_statement(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The figures of one cause cost a count of everything that is dead."""
+    for number in range(12):
+        add_deaths(connection, 1, f"Error{chr(65 + number)}Error: x", hours_ago=3)
+    classify_deaths(connection, zone=ZONE)
+    ran, run = list[str](), Connection.run
+
+    def count(self: Connection, name: str, **values: object) -> object:
+        ran.append(name)
+        return run(self, name, **values)
+
+    monkeypatch.setattr(Connection, "run", count)
+    recent = list_recent_causes(connection, since=NOW - timedelta(hours=12), now=NOW, zone=ZONE)
+    assert len(recent.causes) == 12
+    assert len(ran) == 3
+
+
 def test_a_time_that_is_not_past_is_refused(connection: Connection) -> None:
     with pytest.raises(ValueError, match="since must be before now"):
         list_recent_causes(connection, since=NOW, now=NOW, zone=ZONE)
@@ -99,6 +120,7 @@ def test_an_index_finds_the_latest_deaths(connection: Connection) -> None:
 def test_tonight_names_the_next_commands(
     connection: Connection,
     dlq: Run,  # noqa: F811
+    api: httpx.Client,  # noqa: F811
 ) -> None:
     """In the order of attention. With nothing to show it says so."""
     assert dlq("tonight").out.startswith("Nothing died since then.\n\nNo alert fires.")
@@ -112,6 +134,9 @@ def test_tonight_names_the_next_commands(
     assert f"dlq causes explain {cause}" in out
     shown = json.loads(dlq("tonight", "--since", "today", "--json").out)
     assert [(item["recency"], item["deaths"]) for item in shown["causes"]] == [("new", 3)]
+    answer = api.get("/api/causes/recent", params={"since": "today"}).json()
+    assert answer["causes"] == shown["causes"]
+    assert api.get("/api/causes/recent", params={"since": "soon"}).status_code == 400
     assert dlq("tonight", "--since", "soon").code == 2
     assert dlq("tonight", "--since", "2099-01-01").code == 2
 

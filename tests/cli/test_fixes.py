@@ -84,7 +84,8 @@ def test_a_dry_run_prints_a_preview_and_changes_nothing(dlq: Run, connection: Co
     printed = read_words(dlq(*FLAG, "--rate", "0.5", "--dry-run"))
     assert printed == (
         "would release value events 60 aggregates 60 parked 1 overtaken 2 stages 10, 49 "
-        "time 2 min 30 s at 0.5 per second, if the worker delivers each event as soon as it is due "
+        "time begins within 30 s, then 2 min 30 s at 0.5 per second, if the worker delivers each "
+        "event as soon as it is due "
         "a deleted event counts as lost; if the worker deletes what it has delivered, "
         "map `delivered` to deleted first "
         "Nothing was changed: this was a dry run."
@@ -106,7 +107,7 @@ def test_a_preview_says_what_follows_in_the_order_of_an_aggregate(
     connection.execute("update outbox_event set aggregate_id = '1'")
     connection.execute("update dlq.dead set aggregate_id = '1'")
     printed = read_words(dlq(*FLAG, "--dry-run"))
-    assert "time 1 s at 50 per second, if the worker delivers each event as soon as" in printed
+    assert "time begins within 30 s, then 1 s at 50 per second, if the worker delivers" in printed
     assert "; 60 events of one aggregate follow one another" in printed
     would = read_json(dlq(*FLAG, "--dry-run", "--json"))["preview"]
     assert (would["longest"], would["seconds"]) == (60, pytest.approx(1.2))

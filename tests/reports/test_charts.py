@@ -8,13 +8,13 @@ from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.reports.charts import (
     build_chart_series,
     draw_days_chart,
-    draw_fix_timeline,
     draw_hours_chart,
     draw_sparkline,
     draw_trend_chart,
 )
 from dlq_pipelines.reports.figures import ReportFigures, ReportPolicy
 from dlq_pipelines.reports.read import read_report_figures
+from dlq_pipelines.reports.timeline import draw_fix_timeline
 from dlq_pipelines.retries.timeline import FixInterval, FixTimeline
 from tests.reports.rows import add_cause, add_death, count_again
 from tests.reports.story import DAY, NOW, WINDOW

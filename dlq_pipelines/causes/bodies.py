@@ -6,7 +6,14 @@ keys nor the indentation belongs to a cause.
 
 import re
 
-from dlq_pipelines.causes.tokens import COMPLAINT, FAILURE, KEPT_END, KEPT_START
+from dlq_pipelines.causes.tokens import (
+    ASIDE_END,
+    ASIDE_START,
+    COMPLAINT,
+    FAILURE,
+    KEPT_END,
+    KEPT_START,
+)
 from dlq_pipelines.causes.vocabulary import (
     BODY_CODE_KEYS,
     BODY_KEYS,
@@ -18,6 +25,9 @@ from dlq_pipelines.causes.vocabulary import (
 
 _MAX_BODY = 8_000
 _MAX_VALUE = 400
+# Spaces of a sentence that says enough.
+_LONG_SENTENCE = 6
+_CODE_MARKS = KEPT_START + KEPT_END + ASIDE_START + ASIDE_END
 _JSON_START = re.compile(
     r"(?:\[\s*)?\{\s*\\?['\"](?=[\w@$])|(?<![\w)] )(?<!\w)(?:\[\s*)?\{\s*(?P<bare>[A-Za-z_]\w*: )"
 )
@@ -212,7 +222,11 @@ def _has_error_status(found: dict[str, str]) -> bool:
 
 
 def _order_parts(found: dict[str, str]) -> list[str]:
-    """Return the statuses and codes, sorted by key, then the sentences, without repetitions."""
+    """Return the statuses and codes, sorted by key, then the sentences, without repetitions.
+
+    A code in words is set aside next to a long sentence, which says the same, and so is a type next
+    to another such code: a column may have cut them off.
+    """
     parts: dict[str, None] = {}
     for keys in (BODY_CODE_KEYS, BODY_SENTENCE_KEYS):
         for key in keys:
@@ -224,8 +238,22 @@ def _order_parts(found: dict[str, str]) -> list[str]:
                     parts[keep_code(value)] = None
             elif key in BODY_SENTENCE_KEYS or key in ("error", "faultcode"):
                 parts[" ".join(value.replace("\\n", " ").replace("\\", "").split())] = None
-    return list(parts)
+    words = [part for part in parts if _is_word_code(part)]
+    is_said = any(part.count(" ") >= _LONG_SENTENCE for part in parts)
+    kind = keep_code(found.get("type", ""))
+    aside = words if is_said else [kind] if kind in words and len(words) > 1 else []
+    return [_set_aside(part) if part in aside else part for part in parts]
+
+
+def _is_word_code(part: str) -> bool:
+    """Whether a part is a code in words, unlike a status."""
+    return part[0] == KEPT_START and not _strip_marks(part).lstrip("-").isdigit()
+
+
+def _set_aside(part: str) -> str:
+    """Mark a code as one that is only shown."""
+    return f"{ASIDE_START}{_strip_marks(part)}{ASIDE_END}"
 
 
 def _strip_marks(part: str) -> str:
-    return part.strip(KEPT_START + KEPT_END)
+    return part.strip(_CODE_MARKS)

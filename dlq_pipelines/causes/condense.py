@@ -83,6 +83,8 @@ _GLUED = re.compile(
 )
 # An acknowledgement of HL7: "MSA|AR|8812|Unsupported message type".
 _SEGMENT = re.compile(r"\b(?P<name>[A-Z][A-Z0-9]{2})\|(?P<code>[A-Z]{1,2})\|(?:[^|\s]{0,99}\|)+")
+# Spring repeats an exception that is wrapped twice.
+_NESTED = "; nested exception is "
 _PERL_INPUT = re.compile(r", <\$?\w{1,60}> (?:line|chunk) [0-9]+(?=\.?\Z)")
 _USER_INFO = re.compile(r" UserInfo=(?:0x[0-9a-f]+ )?\{.*", re.DOTALL)
 _FAILING_URL = re.compile(r"\w*URL\w*=(?P<url>https?://[^\s,}]{1,300})")
@@ -157,6 +159,8 @@ def _condense_runtimes(message: str) -> tuple[str, _Names]:
         message = _USER_INFO.sub("", message)
     if "stringValue: " in message and (keys := _CODING_KEY.findall(message)):
         names += (("key", keys[0 if "keyNotFound(" in message else -1]),)
+    if _NESTED in message:
+        message = _NESTED.join(dict.fromkeys(message.split(_NESTED)))
     if "{:" in message:
         message = _KEYWORD_MAP.sub(_condense_keywords, message)
     return message, names

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from typing import NamedTuple
 
+from dlq_pipelines.causes.cut import COLUMN_LENGTH, repair_cut_text
 from dlq_pipelines.causes.prefix import strip_log_prefix
 from dlq_pipelines.text import sanitize_text
 
@@ -183,6 +184,8 @@ def _find_last_frame(text: str) -> int:
 def normalize_text(error: str) -> str:
     """Return both ends of the text in NFC, with line feeds and without terminal codes."""
     text = error if len(error) <= 2 * _HALF else f"{error[:_HALF]}\n{error[-_HALF:]}"
+    if len(text) == COLUMN_LENGTH:
+        text = repair_cut_text(text)
     if not text.isascii() or "\x1b" in text or "\r" in text:
         # Twice: a terminal code may end in a letter before a combining mark, or stand between a
         # letter and its mark.
@@ -439,15 +442,22 @@ def _read_message(text: str, start: int) -> tuple[str, tuple[str, ...]]:
     elif message.count('"') % 2:
         message = " ".join([message, *text[end : end + _MAX_MESSAGE].split("\n")[1:3]])
     elif reason := _REASON_LINE.search(text, end, end + 500):
-        message += reason[0].replace("\n", " ", 1)
+        message = _append_reason(message, reason[0])
     return _strip_fields(message), ()
+
+
+def _append_reason(message: str, line: str) -> str:
+    """Append a line with the reason unless the message says the same."""
+    reason = re.split("[:=]", line, maxsplit=1)[1].strip(" \t'\",;")
+    is_said = reason and re.search(rf"(?<!\w){re.escape(reason)}(?!\w)", message)
+    return message if is_said else f"{message} {line[1:]}"
 
 
 def _read_awaited_lines(message: str, rest: str) -> str:
     """Append the lines after an open end, up to a line that ends the sentence."""
     lines = [message] if message else []
     for line in rest.split("\n")[1:]:
-        if line.startswith("Traceback"):
+        if line.startswith("Traceback") or (not lines and line.lstrip().startswith("at ")):
             break
         if lines and not lines[-1].endswith(_OPEN_ENDS) and len(lines) > _MAX_AWAITED:
             break

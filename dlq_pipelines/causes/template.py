@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 from dlq_pipelines.causes.tokens import (
     ARITY,
+    ASIDE_END,
+    ASIDE_START,
     CODE,
     CODE_IN_REPR,
     COMPLAINT,
@@ -74,6 +76,15 @@ _STATUS, _SQLSTATE = 3, (4, 5)
 _LAST_WORD = re.compile(r"([\w'/.-]*)(\W*)\Z")
 # None exceeds a message: their number bounds the memory.
 _CACHE_SIZE = 2_048
+# Words of a key that count. A column of 255 characters holds as many of nearly all messages, so a
+# text that it has cut off has the key of the whole text.
+_KEY_WORDS = 20
+_STATED_WORDS = 6
+_ADVICE_SENTENCE = re.compile(
+    r"[.!?] (?=(?:Please|Check|Consider|Contact|Ensure|For|If|Learn|Make|Read|Refer|Retry|See|Try"
+    r"|Use|Visit|You (?:can|may|must|need))\b)"
+)
+_STATUS_CODE = re.compile(r"[1-5][0-9]{2}")
 
 
 class Template(NamedTuple):
@@ -100,7 +111,7 @@ def build_template(message: str) -> Template:
     text = reader.read()
     return Template(
         MARKS.sub("", text),
-        _build_key(_Reader(line, is_key=True).read()),
+        _read_key(_Reader(line, is_key=True)),
         tuple(reader.codes),
         tuple(dict.fromkeys(reader.names)),
     )
@@ -109,11 +120,33 @@ def build_template(message: str) -> Template:
 def build_template_key(message: str) -> tuple[str, list[tuple[str, str]]]:
     """Build only the key of a message's template and the names that it hides."""
     reader = _Reader(_normalize_line(message), is_key=True)
-    return _build_key(reader.read()), reader.names
+    return _read_key(reader), reader.names
 
 
 def _normalize_line(message: str) -> str:
     return " ".join(message[:_MAX_MESSAGE].split())
+
+
+def _read_key(reader: "_Reader") -> str:
+    key = _build_key(reader.read())
+    if ". " not in key and key.count(" ") < _KEY_WORDS:
+        return key
+    return _limit_key(key, reader.codes)
+
+
+def _limit_key(key: str, codes: list[str]) -> str:
+    """Reduce a key to its first words, and to what precedes advice; a status stays."""
+    words = key.split(" ")
+    stated = " ".join(words[:_KEY_WORDS])
+    for advice in _ADVICE_SENTENCE.finditer(stated):
+        if key.count(" ", 0, advice.start()) + 1 >= _STATED_WORDS:
+            stated = stated[: advice.start()]
+            break
+    if len(stated) == len(key):
+        return key
+    rest = key[len(stated) :]
+    statuses = [code for code in codes if _STATUS_CODE.fullmatch(code) and code in rest]
+    return " ".join([stated.rstrip(" .,;:([{"), *dict.fromkeys(statuses)])
 
 
 def _build_key(text: str) -> str:
@@ -287,6 +320,12 @@ class _Reader:
         self.before = code.lower()
         self.codes.append(code)
         return code
+
+    def read_aside(self, text: str, _found: re.Match[str], _key: str) -> str:
+        """Show a code of a body whose sentence says the same in words."""
+        code, _, rest = text.strip(ASIDE_START).partition(ASIDE_END)
+        self.codes.append(code)
+        return "" if self.is_key else code + rest
 
     def read_raised(self, text: str, _found: re.Match[str], _key: str) -> str:
         """Keep an exception inside the message without its quote, so that its words are read."""
@@ -642,6 +681,7 @@ _READERS: dict[str | None, Callable[[_Reader, str, re.Match[str], str], str]] = 
     "quoted": _Reader.read_quoted,
     "symbol": _Reader.read_symbol,
     "kept": _Reader.read_kept,
+    "aside": _Reader.read_aside,
     "object": _Reader.read_object,
     "call": _Reader.read_call,
     "number": _Reader.read_number,

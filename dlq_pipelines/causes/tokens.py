@@ -9,9 +9,10 @@ import re
 from dlq_pipelines.causes.vocabulary import VENDOR_CODES
 
 # Characters for private use mark what the reader has decided, from text to key:
-# a code that stays; a word that people read and that counts as a placeholder; a unit, which
-# belongs to the number before it.
+# a code that stays; a code that only people read; a word that people read and that counts as a
+# placeholder; a unit, which belongs to the number before it.
 KEPT_START, KEPT_END = chr(0xE000), chr(0xE001)
+ASIDE_START, ASIDE_END = chr(0xE002), chr(0xE003)
 WORD_START, WORD_END = chr(0xE004), chr(0xE005)
 UNIT_START, UNIT_END = chr(0xE006), chr(0xE007)
 MARKS = re.compile(f"[{KEPT_START}-{UNIT_END}]")
@@ -55,6 +56,7 @@ TOKEN = re.compile(
       \((?:[^()]++|\([^()]*+\))*+\))
   | (?P<object><[A-Za-z_/!?](?:[^<>]++|<[^<>]*+>)*+>|\#<[^<>]*+>)
   | (?P<kept>{KEPT_START}[^{KEPT_END}]{{1,99}}+{KEPT_END}?)
+  | (?P<aside>{ASIDE_START}[^{ASIDE_END}]{{1,99}}+{ASIDE_END}(?::?\ )?)
   | (?P<chunk>(?![.:!?…]++(?:\ |\Z))[^\s'"`“”«»„(),;<>\[\]{{}}=]++)
   | (?P<mark>[^\w\s])
     )""",

@@ -26,10 +26,13 @@ from dlq_pipelines.causes.counts import LABELS
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.fix import FixStatus
+from dlq_pipelines.text import RedactTexts
 
 # The upper bounds of the histogram, as `dlq.attempts_bucket` has them; the last one is no bound.
 _BOUNDS = (1, 2, 3, 5, 10, 20, 50, 2_147_483_647)
 _OUTCOMES = ("delivered", "died_again", "timed_out", "deleted", "recalled")
+# Characters of a label that comes from an error.
+_MAX_LABEL = 100
 _SEVERITIES = ("info", "warning", "critical")
 Rows = list[DictRow]
 
@@ -57,7 +60,11 @@ class MetricsSnapshot:
 
 
 def read_metrics_snapshot(
-    connection: Connection, *, max_retries: int, archive_retention_days: int
+    connection: Connection,
+    *,
+    max_retries: int,
+    archive_retention_days: int,
+    redact: RedactTexts = list,
 ) -> MetricsSnapshot:
     """Read a snapshot in a read-only transaction. Each statement may take five seconds.
 
@@ -65,6 +72,7 @@ def read_metrics_snapshot(
         connection: in autocommit mode.
         max_retries: retries after which an event that dies again is parked.
         archive_retention_days: days that archived events are kept; 0: they are never purged.
+        redact: hides parts of details, which come from errors.
     """
     with connection.snapshot():
         connection.run("metrics.bound")
@@ -77,7 +85,7 @@ def read_metrics_snapshot(
             probes=connection.run("metrics.probes").fetchall(),
             healed=connection.fetch_one("metrics.healed"),
             fixes=connection.run("metrics.fixes").fetchall(),
-            open_fixes=connection.run("metrics.open_fixes").fetchall(),
+            open_fixes=_redact_details(connection.run("metrics.open_fixes").fetchall(), redact),
             moved_events=connection.run("metrics.moved_events").fetchall(),
             checks=connection.run("metrics.checks").fetchall(),
             jobs=connection.run("metrics.jobs").fetchall(),
@@ -86,6 +94,14 @@ def read_metrics_snapshot(
             state=connection.fetch_one("metrics.state", max_retries=max_retries),
             archive_retention_seconds=archive_retention_days * 86_400.0,
         )
+
+
+def _redact_details(rows: Rows, redact: RedactTexts) -> Rows:
+    """Return the rows with details that are redacted and then cut: a pattern needs the whole."""
+    details = redact([row["detail"] for row in rows])
+    return [
+        row | {"detail": detail[:_MAX_LABEL]} for row, detail in zip(rows, details, strict=True)
+    ]
 
 
 class DeadLetterCollector(Collector):
@@ -128,13 +144,17 @@ def build_snapshot_reader(
     *,
     max_retries: int,
     archive_retention_days: int,
+    redact: RedactTexts = list,
 ) -> Callable[[], MetricsSnapshot]:
     """Return the function of a `DeadLetterCollector` that opens a connection for each scrape."""
 
     def read() -> MetricsSnapshot:
         with connect() as connection:
             return read_metrics_snapshot(
-                connection, max_retries=max_retries, archive_retention_days=archive_retention_days
+                connection,
+                max_retries=max_retries,
+                archive_retention_days=archive_retention_days,
+                redact=redact,
             )
 
     return read

@@ -9,6 +9,7 @@ from prometheus_client.exposition import choose_encoder
 
 from dlq_pipelines.api.auth import Reader
 from dlq_pipelines.api.session import ApiSettings, require_schema
+from dlq_pipelines.installation import build_redact_errors
 from dlq_pipelines.metrics import DeadLetterCollector, build_snapshot_reader
 from dlq_pipelines.postgres.connect import Connection
 
@@ -35,6 +36,7 @@ def get_metrics(_: Reader, request: Request, settings: ApiSettings) -> Response:
         connect,
         max_retries=settings.max_retries,
         archive_retention_days=settings.archive_retention_days,
+        redact=build_redact_errors(settings),
     )
     registry.register(DeadLetterCollector(read, outbox=settings.label))
     encode, content_type = choose_encoder(request.headers.get("accept", ""))

@@ -113,8 +113,8 @@ select (
 select status, count(*) as fixes from :"dlq_schema".fix group by 1
 
 -- name: open_fixes
--- The last open fixes. Texts are shortened as other labels are.
-select id, status, coalesce(cause_id, '') as cause_id, left(coalesce(detail, ''), 100) as detail
+-- The last open fixes. The caller redacts and shortens details.
+select id, status, coalesce(cause_id, '') as cause_id, coalesce(detail, '') as detail
 from :"dlq_schema".fix
 where closed_at is null
 order by id desc

@@ -26,6 +26,16 @@ def test_metrics_count_dead_events(connection: Connection, api: httpx.Client) ->
     assert open_metrics.text.endswith("# EOF\n")
 
 
+def test_the_detail_of_an_open_fix_is_redacted(serve: Serve, connection: Connection) -> None:
+    connection.execute(
+        "insert into dlq.fix (event_type, detail, note, flagged_by, flagged_at, status)"
+        " values ('e', 'key of Anna', 'fixed', 'ann', now(), 'active')"
+    )
+    text = serve(export_redact_errors="Anna").get("/metrics").text
+    assert 'detail="key of [redacted]"' in text
+    assert "Anna" not in text
+
+
 def test_metrics_require_a_token_if_tokens_are_set(serve: Serve, tokens: dict[str, str]) -> None:
     client = serve(api_tokens=tokens["entries"])
     assert client.get("/metrics").status_code == 401

@@ -22,6 +22,7 @@ from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes import classify
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.counts import refresh_shown_causes
+from dlq_pipelines.exports.redact import parse_redaction
 from dlq_pipelines.metrics import DeadLetterCollector, build_snapshot_reader
 from dlq_pipelines.outbox.reconcile import reconcile_events
 from dlq_pipelines.outbox.selection import Selection
@@ -416,6 +417,25 @@ def test_an_open_fix_has_a_series_with_its_cause_and_its_detail(
     assert len(found) == 50
     labels = {"cause_id": "", "detail": "sku", "fix": "60", "outbox": "orders", "status": "active"}
     assert tuple(labels.items()) in found
+
+
+def test_detail_of_an_open_fix_is_redacted_before_it_is_cut(
+    connection: Connection, database: Database
+) -> None:
+    """As alerts and samples are, also if the match begins before the end of the label."""
+    detail = f"{'a' * 95}secret-key"
+    connection.execute(
+        "insert into dlq.fix (event_type, detail, note, flagged_by, flagged_at, status)"
+        " values ('e', %s, 'fixed', 'ann', now(), 'active')",
+        [detail],
+    )
+    redact = parse_redaction("", "secret-key", None).redact_errors
+    read = build_snapshot_reader(
+        database.connect, max_retries=3, archive_retention_days=365, redact=redact
+    )
+    (row,) = read().open_fixes
+    assert row["detail"] == redact([detail])[0][:100]
+    assert "secret" not in row["detail"]
 
 
 def test_without_the_database_the_only_sample_is_dlq_up() -> None:

@@ -88,6 +88,23 @@ _NESTED = "; nested exception is "
 _PERL_INPUT = re.compile(r", <\$?\w{1,60}> (?:line|chunk) [0-9]+(?=\.?\Z)")
 _USER_INFO = re.compile(r" UserInfo=(?:0x[0-9a-f]+ )?\{.*", re.DOTALL)
 _FAILING_URL = re.compile(r"\w*URL\w*=(?P<url>https?://[^\s,}]{1,300})")
+_DECODING = re.compile(r"\A(?:Swift\.)?DecodingError\.(?=[a-z])")
+# The error of PostgresNIO: "PSQLError(code: server, serverInfo: [sqlState: 23505, ...])".
+_SERVER_INFO = re.compile(
+    r"\(code: [^()]{1,40}\[(?:[^\]]{0,999}?, )?sqlState: (?P<state>[0-9A-Z]{5})\b"
+)
+_SERVER_MESSAGE = re.compile(r"[\[ ]message: (?P<message>[^\]]{1,500}?)(?=, [A-Za-z]{1,40}: |\])")
+# A place in the source at the end: ": file Shop/Deliver.swift, line 42", " (routes.swift:12)".
+_FILE_PLACE = re.compile(
+    r"(?:: file [^:\n]{1,300}\.\w{1,8}, line [0-9]{1,7}"
+    r"| \([^\s()]{1,300}\.\w{1,8}:[0-9:]{1,12}\))\Z"
+)
+# A type of Julia with its parameters, and the size of a value: "3-element Vector{Int64}".
+_PARAMETRIC = re.compile(
+    r"(?<![\w%#])(?:(?:[0-9]{1,9}-element|[0-9]{1,9}(?:\u00d7[0-9]{1,9}){1,9}) )?"
+    r"[A-Z]\w{0,60}\{[\w.<:]{1,60}(?:\{[\w.<:, ]{1,200}\})?"
+    r"(?:, ?[\w.<:]{1,60}(?:\{[\w.<:, ]{1,200}\})?){0,20}\}"
+)
 _CODING_KEY = re.compile(r'stringValue: "(?P<name>[A-Za-z_]\w{0,100})"')
 # A map of Clojure: {:order-id 8812, :reason :no-address}.
 _KEYWORD_MAP = re.compile(r"\{:[\w./*+!?-]{1,80} (?:[^{}\"]|\"(?:[^\"\\]|\\.)*+\"|\{[^{}]*+\})*+\}")
@@ -159,11 +176,22 @@ def _condense_runtimes(message: str) -> tuple[str, _Names]:
         message = _USER_INFO.sub("", message)
     if "stringValue: " in message and (keys := _CODING_KEY.findall(message)):
         names += (("key", keys[0 if "keyNotFound(" in message else -1]),)
+        message = _DECODING.sub("", message)
+    if "sqlState: " in message:
+        message = _condense_server_info(message)
     if _NESTED in message:
         message = _NESTED.join(dict.fromkeys(message.split(_NESTED)))
     if "{:" in message:
         message = _KEYWORD_MAP.sub(_condense_keywords, message)
     return message, names
+
+
+def _condense_server_info(message: str) -> str:
+    """Reduce the fields of an error of a server to its SQLSTATE and its message."""
+    info = _SERVER_INFO.search(message)
+    if info is None or (stated := _SERVER_MESSAGE.search(message, info.end())) is None:
+        return message
+    return f"{message[: info.start()]}: {keep_code(info['state'])} {stated['message']}"
 
 
 def _condense_keywords(found: re.Match[str]) -> str:
@@ -185,6 +213,8 @@ def _condense_data(message: str) -> tuple[str, _Names]:
             reason = message[error.end() :].partition('". Details')[0].strip('">')
             message = f"{keep_code(error['status'])} {reason}"
         message = summarize_markup(message)
+    if "{" in message:
+        message = _PARAMETRIC.sub("<type>", message)
     if "{" in message:
         message, found = summarize_data(message)
         names += found
@@ -250,5 +280,7 @@ def _condense_noise(message: str) -> str:
     if ": " in message and ", " in message and any(lead in message for lead in _LIST_LEADS):
         message = _LISTED.sub(r"\g<lead><list>", message)
     if any(mark in message for mark in _ID_MARKS):
-        message = _REQUEST_ID.sub("", message)
+        message = _REQUEST_ID.sub("", message).replace(" []", "").replace(" ()", "")
+    if message[-1:] == ")" or ", line " in message:
+        message = _FILE_PLACE.sub("", message)
     return message.replace("nil:NilClass", "nil")

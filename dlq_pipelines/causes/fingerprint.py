@@ -27,6 +27,7 @@ _STATUS = len(" 503")
 _NUMBER = re.compile(r" [0-9]++(?=[ ,;)\n]|: |\.?\Z)")
 _BEFORE_CODES = FAILURE_KEYS | {month.lower() for month in MONTHS} | {"port"}
 _CLOSING = frozenset("\"'`)]")
+_QUOTED_KEY = re.compile(r'\A(key )"([^"\']{1,200})"(?= not found)')
 _BARE_NAME = re.compile(r"[\w./$:-]+")
 _POSITION = re.compile(r" \([^()]{1,200}, line [0-9]+\)\Z")
 
@@ -181,6 +182,7 @@ _NAMING_TYPES = {
     "NoClassDefFoundError": "class",
     "NoSuchElementException": "key",
     "NoSuchFieldError": "field",
+    "UndefVarError": "variable",
     "UnknownHostException": "host",
 }
 
@@ -197,6 +199,10 @@ def _select_message(name: str, message: str) -> tuple[str, _Names]:
         message = _POSITION.sub("", message)
     if name in _NAMING_TYPES and _BARE_NAME.fullmatch(message):
         message = f"'{message}'"
+    elif name == "KeyError" and '"' in message:  # repr() of Julia and Elixir: key "sku" not found
+        message = _QUOTED_KEY.sub(r"\1'\2'", message)
+    elif name == "UndefVarError":  # newer releases of Julia name the module
+        message = message.partition(" in `")[0]
     text, names = condense_message(message)
     # A message in angle brackets, as urllib writes it: "<urlopen error timed out>".
     if text[:1] == "<" and text[-1:] == ">" and " error " in text:

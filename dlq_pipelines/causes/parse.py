@@ -1,7 +1,7 @@
 """Parses an error text into the outer exception and the exceptions at the root of its chain.
 
-A worker stores a message, a traceback of Python, Java, .NET, Node, Ruby, PHP, Rust or Elixir with
-its chain of causes, or a part of one. The parser skips frames and finds the relevant lines by the
+A worker stores a message, a traceback of Python, Java, .NET, Node, Ruby, PHP, Rust, Elixir or Julia
+with its chain of causes, or a part of one. The parser skips frames and finds the relevant lines by the
 marks around them, so a traceback of a few kilobytes costs little more than a message.
 """
 
@@ -72,11 +72,22 @@ _HEADERS = ("libc++", "terminat", "Msg ", "Me")
 _LEADS = re.compile(
     r"(?:Exception in thread \"[^\"\n]{0,200}\" |(?:Unc|C)aught |Unhandled exception\. "
     r"|Unhandled [Ee]xception:\s|Caused by: |(?:PHP )?Fatal error:  ?(?:Uncaught )?"
-    r"|\[?(?:ERROR|FATAL)\]?:[ \t]{1,8}){1,3}"
+    r"|\[?(?:ERROR|FATAL)\]?:[ \t]{1,8}"
+    # Julia wraps the error of a file or of a module.
+    r"|(?:LoadError|InitError): (?=[A-Z]\w{1,60}(?:Error|Exception)\b)){1,3}"
 )
-_LEAD_LETTERS, _SPECIAL = frozenset("EUCFPc[u"), frozenset("*[et")
+_LEAD_LETTERS, _SPECIAL = frozenset("EUCFPc[uLI"), frozenset("*[et")
+# Swift's place or thread in front of a failed assertion.
+_PLACED = re.compile(
+    r"(?:Thread [0-9]{1,6}: |[^\s:]{1,300}\.[a-z]{1,5}:[0-9]{1,7}: )"
+    r"(?=(?:Fatal error|Precondition failed|Assertion failed)\b)"
+)
+_PLACED_MARKS = ("Fatal error", "Precondition failed", "Assertion failed")
 # Where the next cause of a chain begins. "Caused by:" at the end of a line precedes lines.
-_LINK = re.compile(r"(?:\nCaused by: ?| ---> |\[cause\]: |\n *\*\* \(EXIT\) |\nCaused by:\n)")
+_LINK = re.compile(
+    r"(?:\n[Cc]aused by: ?| ---> |\[cause\]: |\n *\*\* \(EXIT\) |\nCaused by:\n"
+    r"|\n +nested task error: )"
+)
 _INNER = re.compile(r"\(Inner Exception #[0-9]+\) ?")
 _LEAF = re.compile(r"\n\s+(?P<head>(?:[A-Z]\w{0,80})?Error(?: \[[A-Z_0-9]+\])?: [^\n]{1,300})")
 _NUMBERED = re.compile(r"(?:\A|\n) {1,8}(?P<number>[0-9]{1,2}): +(?P<message>[^\n]*)")
@@ -302,6 +313,11 @@ def _parse_report(text: str) -> tuple[_Head, tuple[ExceptionLink, ...]]:
 
 def _read_head(text: str, start: int) -> _Head:
     """Read the exception and the message at `start`."""
+    if (at := text.find(": ", start, start + _MAX_MESSAGE)) > 0 and text.startswith(
+        _PLACED_MARKS, at + 2
+    ):
+        placed = _PLACED.match(text, start)
+        start = placed.end() if placed else start
     if text[start : start + 1] in _LEAD_LETTERS and (lead := _LEADS.match(text, start)):
         start = lead.end()
     first = text[start : start + _MAX_MESSAGE]

@@ -19,7 +19,7 @@ _TIME = (
 _UPPER = (
     r"(?:TRACE|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERR(?:OR)?|CRIT(?:ICAL)?|ALERT|FATAL|SEVERE|EMERG)"
 )
-_LEVEL = rf"(?:{_UPPER}|(?i:\[{_UPPER}\s*\]))"
+_LEVEL = rf"(?:{_UPPER}|(?i:\[\s*{_UPPER}\s*\]))"
 # What begins a prefix. A level alone counts only before another mark of a logger.
 _START = re.compile(
     rf"""
@@ -31,7 +31,7 @@ _START = re.compile(
       | \[?{_TIME}(?:\ ?\#[0-9]+)?(?::\ {_UPPER}/[\w-]+)?\]?(?=[\s:|]|\Z)
       | {_UPPER}:[a-z_][\w.]*:(?=\S)                      # logging.basicConfig
       | {_UPPER}\ ++(?=\[|[\w.$]+\ -\ |{_TIME})
-      | \[(?i:{_UPPER})\s*\](?:\s|:\s|(?=\[))
+      | \[\s?(?i:{_UPPER})\s*\](?:\s|:\s|(?=\[))
       | \[Nest\]\s
       | \(node:[0-9]+\)\ (?:\[\w+\]\ )?(?:Unhandled\w+:\ )?
       | time="?{_TIME}"?\ level=\w+\ msg=(?=\w)

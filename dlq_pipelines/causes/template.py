@@ -330,7 +330,8 @@ class _Reader:
     def read_raised(self, text: str, _found: re.Match[str], _key: str) -> str:
         """Keep an exception inside the message without its quote, so that its words are read."""
         self.before = ""
-        return text.rstrip("'\"")
+        text = text.rstrip("'\"")
+        return _MODULE.sub("", text) if self.is_key and "." in text else text
 
     def read_arguments(self, text: str, _found: re.Match[str], _key: str) -> str:
         self.before = "code"
@@ -441,7 +442,7 @@ class _Reader:
             return name + self._hide_repr("call", "(" + arguments)
         if "host=" in arguments and (pool := _POOL.search(arguments)):
             self.names += (("host", pool["host"]), ("port", pool["port"]))
-        elif front in NAMED_KINDS or arguments == ")":
+        elif front in NAMED_KINDS or front == "matching" or arguments == ")":
             self.names.append((front if front in NAMED_KINDS else "call", name))
         return self._hide_repr("call", text)
 
@@ -476,7 +477,7 @@ class _Reader:
         if text == ":":
             if self.before in VALUE_KEYS:
                 self.key = self.before
-            elif self.before in HOST_LEADS or self.before == "host":
+            elif self.before in HOST_LEADS or self.before in _PLACE_WORDS:
                 return text
         if text != ":" or self.before not in FAILURE_KEYS:
             self.before = text[-1]
@@ -647,10 +648,13 @@ _WORDY, _COUNTRY = 5, 2
 _STOPS = frozenset((".", "!", "?", ";"))
 _CODE_MARKS, _NESTED = frozenset(".[= "), frozenset(("{", "["))
 _POOL = re.compile(r"host='(?P<host>[^']{1,200})', port=(?P<port>[0-9]{1,5})")
+# The module of an exception, which may move in a release of its library.
+_MODULE = re.compile(r"\A[\w.]*\.(?=\w+\()")
 _TAKEN = re.compile(
     r"\b(?:approved|assigned|changed|created|edited|held|locked|opened|out|owned|reserved|used)"
     r" by\Z"
 )
+_PLACE_WORDS = frozenset(("host", "port"))
 _CONSTANT = re.compile(r"[A-Z][A-Z0-9]*_[A-Z0-9_]+")
 _CODE_BEFORE = re.compile(r"[0-9]['\"]? ?\(\Z")
 _QUOTED_CODE_LEADS = frozenset(("code", "errno", "error", "reason", "sqlcode"))

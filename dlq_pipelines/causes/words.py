@@ -151,7 +151,7 @@ def _has_marker(words: list[str], front: str) -> bool:
         front in _ANNOUNCING
         or front == NUMBER_FRONT
         or not _MARKERS.isdisjoint(words)
-        or words[1:3] == ["is", "not"]
+        or words[1:3] in (["is", "not"], ["not", "defined"])
         or any(word[0].isupper() for word in words[1:])
     )
 
@@ -242,7 +242,9 @@ def show_type(word: str) -> str:
 
 def _starts_with_name(words: list[str]) -> bool:
     """Whether the text denies something about a name: "orders is not defined"."""
-    is_named = words[1:3] == ["is", "not"] and not PREDICATES.isdisjoint(words[3:4])
+    is_named = (words[1:3] == ["is", "not"] and not PREDICATES.isdisjoint(words[3:4])) or words[
+        1:
+    ] == ["not", "defined"]
     return is_named and words[0] not in ABBREVIATIONS
 
 

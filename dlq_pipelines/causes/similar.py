@@ -1,20 +1,25 @@
 """Proposes causes to merge: pairs and groups whose templates are equal but for one word.
 
-A person decides: two failures that differ in one word may need two fixes.
+A person decides: two failures that differ in one word may need two fixes. Causes that differ in a
+code, such as a status or an SQLSTATE, or in the class of an error are never proposed.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from dlq_pipelines.causes.catalogue import Cause
+from dlq_pipelines.causes.words import is_failure
 
 # In a short message one word matters: "connection refused" and "connection reset" are two causes.
 _MIN_WORDS = 5
 # More causes than this that share all but one word are one group instead of pairs: the word is a
-# value that the template shows, unless it is a code.
+# value that the template shows.
 _MAX_ALIKE = 5
+# A status, an errno, an SQLSTATE, a class or a code in words: 503, ENOSPC, SlowDown, do_not_honor.
+_CODE = re.compile(r"[0-9]|\bE[A-Z]{3,}\b|[a-z][A-Z]|\w_\w|\w\.[A-Z]")
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,8 @@ class _Shortened:
 def find_similar_causes(causes: Sequence[Cause]) -> list[MergeProposal]:
     """Return pairs of causes with one exception type and templates equal but for one word.
 
-    The pairs with most deaths come first.
+    Causes with equal templates are no pair: they have different roots. The pairs with most deaths
+    come first.
     """
     found = {(pair.cause.id, pair.other.id): pair for pair in _list_pairs(causes)}
     return sorted(
@@ -80,13 +86,13 @@ def find_similar_causes(causes: Sequence[Cause]) -> list[MergeProposal]:
 def find_similar_groups(causes: Sequence[Cause]) -> list[MergeGroup]:
     """Return groups of more than five causes with one exception type that differ in one word.
 
-    Words with digits are codes, which matter. The groups with most causes come first.
+    The groups with most causes come first.
     """
     groups = []
     for (_, words), alike in _group_by_shortened_template(causes).items():
         by_place: defaultdict[int, list[_Shortened]] = defaultdict(list)
         for item in alike:
-            if item.at is not None and not any(map(str.isdigit, item.word)):
+            if item.at is not None and not _states_failure(item.word):
                 by_place[item.at].append(item)
         for at, items in by_place.items():
             if len(items) > _MAX_ALIKE:
@@ -112,12 +118,21 @@ def _list_pairs(causes: Sequence[Cause]) -> Iterator[MergeProposal]:
             for left, right in combinations(ranked, 2):
                 # At the same place one word replaces the other. If one template is whole, the other
                 # has a word more. In all other cases two words differ.
-                if left.cause is not right.cause and (
-                    left.at == right.at or None in {left.at, right.at}
+                if (
+                    left.cause is not right.cause
+                    and (left.at == right.at or None in {left.at, right.at})
+                    and left.word != right.word
+                    and not _states_failure(left.word)
+                    and not _states_failure(right.word)
                 ):
                     yield MergeProposal(
                         left.cause, right.cause, (left.word, right.word), len(words)
                     )
+
+
+def _states_failure(word: str) -> bool:
+    """Whether a word is a code, a class of an error, or names a failure in plain words."""
+    return _CODE.search(word) is not None or is_failure(word.lower())
 
 
 def _group_by_shortened_template(

@@ -79,6 +79,39 @@ def test_short_and_numerous_templates_are_not_proposed() -> None:
     assert find_similar_causes(codes) == []
 
 
+@pytest.mark.parametrize(
+    ("template", "one", "other"),
+    [
+        ("HTTP Error {} no answer for <url>", "503:", "404:"),
+        ("no answer for <url>: the status was {}", "503", ""),
+        ("{} row of table <name> was rejected", "SQLSTATE[23505]:", "SQLSTATE[40P01]:"),
+        ("write to <path> on <host> failed: {}", "ENOSPC", "EROFS"),
+        (
+            "call of <name> on <host> failed with {}",
+            "java.net.BindException",
+            "java.io.IOException",
+        ),
+        ("upload of <name> to the bucket failed {}", "(SlowDown)", "(NoSuchKey)"),
+        ("the payment of order <id> ended: {}", "do_not_honor", "lost_card"),
+        ("the connection to <host> was {} early", "refused", "closed"),
+        ("Listener method <text> threw {} again", "exception", "exception"),
+    ],
+)
+def test_causes_with_different_codes_are_not_proposed(template: str, one: str, other: str) -> None:
+    """Nor those with different classes of errors; equal templates have different roots."""
+    pair = [_cause("a", template.format(one)), _cause("b", template.format(other))]
+    assert find_similar_causes(pair) == []
+
+
+def test_causes_with_different_classes_are_no_group() -> None:
+    classes = ["EOF", "Connect", "Socket", "Bind", "Protocol", "Zip", "SSL"]
+    causes = [
+        _cause(name, f"call of <name> failed with java.net.{name}Exception on <host>")
+        for name in classes
+    ]
+    assert find_similar_groups(causes) == []
+
+
 def test_many_causes_that_differ_in_one_word_are_one_group() -> None:
     """The largest cause comes first, whatever the order in which the causes are read."""
     depots = ["north", "south", "east", "west", "harbour", "airport", "central"]

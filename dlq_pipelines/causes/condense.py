@@ -88,7 +88,9 @@ _NESTED = "; nested exception is "
 _PERL_INPUT = re.compile(r", <\$?\w{1,60}> (?:line|chunk) [0-9]+(?=\.?\Z)")
 _USER_INFO = re.compile(r" UserInfo=(?:0x[0-9a-f]+ )?\{.*", re.DOTALL)
 _FAILING_URL = re.compile(r"\w*URL\w*=(?P<url>https?://[^\s,}]{1,300})")
-_DECODING = re.compile(r"\A(?:Swift\.)?DecodingError\.(?=[a-z])")
+# The enumeration in front of an error of Swift, which some ways to print it leave out.
+_ENUMERATION = re.compile(r"\A(?:[A-Z]\w{0,60}\.)?[A-Z]\w{0,60}Error\.(?=[a-z]\w{0,60}\()")
+_SWIFT_MARKS = (" UserInfo=", "stringValue: ", "Error.", "sqlState: ")
 # The error of PostgresNIO: "PSQLError(code: server, serverInfo: [sqlState: 23505, ...])".
 _SERVER_INFO = re.compile(
     r"\(code: [^()]{1,40}\[(?:[^\]]{0,999}?, )?sqlState: (?P<state>[0-9A-Z]{5})\b"
@@ -171,18 +173,28 @@ def _condense_runtimes(message: str) -> tuple[str, _Names]:
         )
     if "> " in message:
         message = _PERL_INPUT.sub("", message)
-    if " UserInfo=" in message:
-        names += tuple(("url", url) for url in _FAILING_URL.findall(message)[:1])
-        message = _USER_INFO.sub("", message)
-    if "stringValue: " in message and (keys := _CODING_KEY.findall(message)):
-        names += (("key", keys[0 if "keyNotFound(" in message else -1]),)
-        message = _DECODING.sub("", message)
-    if "sqlState: " in message:
-        message = _condense_server_info(message)
+    if any(mark in message for mark in _SWIFT_MARKS):
+        message, found = _condense_swift(message)
+        names += found
     if _NESTED in message:
         message = _NESTED.join(dict.fromkeys(message.split(_NESTED)))
     if "{:" in message:
         message = _KEYWORD_MAP.sub(_condense_keywords, message)
+    return message, names
+
+
+def _condense_swift(message: str) -> tuple[str, _Names]:
+    """Reduce what Swift prints: the fields of NSError, the path of a decoder, an enumeration."""
+    names: _Names = ()
+    if " UserInfo=" in message:
+        names = tuple(("url", url) for url in _FAILING_URL.findall(message)[:1])
+        message = _USER_INFO.sub("", message)
+    if "stringValue: " in message and (keys := _CODING_KEY.findall(message)):
+        names += (("key", keys[0 if "keyNotFound(" in message else -1]),)
+    if "Error." in message:
+        message = _ENUMERATION.sub("", message)
+    if "sqlState: " in message:
+        message = _condense_server_info(message)
     return message, names
 
 

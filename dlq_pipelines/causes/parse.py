@@ -1,8 +1,8 @@
 """Parses an error text into the outer exception and the exceptions at the root of its chain.
 
-A worker stores a message, a traceback of Python, Java, .NET, Node, Ruby, PHP, Rust, Elixir or Julia
-with its chain of causes, or a part of one. The parser skips frames and finds the relevant lines by the
-marks around them, so a traceback of a few kilobytes costs little more than a message.
+A worker stores a message, a traceback of Python, Java, .NET, Node, Ruby, PHP, Rust, Elixir or
+Julia with its chain of causes, or a part of one. The parser skips frames and finds the relevant
+lines by the marks around them, so a traceback of a few kilobytes costs little more than a message.
 """
 
 import re

@@ -111,9 +111,10 @@ DIGITS = re.compile(r"[A-Za-z_]*+[-+]?[0-9][0-9A-Za-z_.,]*+(?:-[0-9A-Za-z_]++)*+
 CODE = re.compile(r"-?(?:0x[0-9A-Fa-f]{1,8}|[A-Z]{0,4}[0-9][0-9A-Z.]{0,11})")
 PLAIN_STATUS = re.compile(r"[1-5][0-9]{2}(?: (?P<word>[A-Z][\w-]*+).*+)?")
 # <Response [404]>, <StatusCode.NOT_FOUND: (5, 'not found')>, Response(status=503),
-# <Future at 0x7f raised Timeout>
+# <Future at 0x7f raised Timeout>, unacceptableStatusCode(code: 503)
 CODE_IN_REPR = re.compile(
     r"\[[1-5][0-9]{2}\]|\b\w*?(?:Code|Status|Signals|State|Reason|Err\w*)\.[A-Z][A-Z_]++\b|\b(?:status|status_code|code|errno)=\w++"
+    r"|\b[cC]ode: [1-5][0-9]{2}\b|\bstatus(?:Code)?: [1-5][0-9]{2}\b"
     r"|(?<=raised )\w++"
     r"|\bE(?:A(?:CCES|DDR|GAIN|LREADY)|BADF|BUSY|CONN|EXIST|HOST|INTR|INVAL|IO|ISCONN|ISDIR|MFILE"
     r"|MSGSIZE|NET|NFILE|NO[A-Z]|PERM|PIPE|PROTO|ROFS|TIMEDOUT|WOULDBLOCK)[A-Z]*\b"

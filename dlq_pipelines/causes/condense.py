@@ -4,7 +4,9 @@ import re
 from typing import NamedTuple
 
 from dlq_pipelines.causes.bodies import keep_code, summarize_data, summarize_markup
-from dlq_pipelines.causes.tokens import FAILURE
+from dlq_pipelines.causes.tokens import COMPLAINT, EXTENSIONS, FAILURE, FILE_SPACE
+from dlq_pipelines.causes.vocabulary import PERSON_VERBS, VERBS
+from dlq_pipelines.causes.words import can_be_person
 
 _Names = tuple[tuple[str, str], ...]
 
@@ -112,6 +114,24 @@ _CODING_KEY = re.compile(r'stringValue: "(?P<name>[A-Za-z_]\w{0,100})"')
 _KEYWORD_MAP = re.compile(r"\{:[\w./*+!?-]{1,80} (?:[^{}\"]|\"(?:[^\"\\]|\\.)*+\"|\{[^{}]*+\})*+\}")
 _KEYWORD = re.compile(r":(?:[\w.-]{1,60}/)?(?P<key>[a-z-]{1,40}) :(?P<value>[\w./-]{1,80})")
 _KEYWORD_REASONS = frozenset(("cause", "code", "error", "kind", "reason", "status", "type"))
+# The name of a file with spaces: in quotes, after a folder, or after a word for a file.
+_WORD_OF_FILE = r"[^\s'\"`:;,<>|]{1,99}"
+_SPACED_FILE = re.compile(
+    rf"""(?:(?<=[\s(=:])|\A)(?:(?:~|\.{{1,2}})?/|[A-Za-z]:[\\/])
+      (?P<rest>{_WORD_OF_FILE}(?:\ {_WORD_OF_FILE}){{1,9}}?\.(?:{EXTENSIONS}))(?![\w/.-])
+    |['"`\u201c\u201e\u00ab\u2018]
+      (?P<quoted>[^\s'"`:;<>|][^'"`:;<>|\n]{{0,199}}?\.(?:{EXTENSIONS}))
+      (?=['"`\u201d\u201c\u00bb\u2019])
+    |(?i:\b(?:attachment|document|file|image|spreadsheet))[ ]
+      (?P<named>{_WORD_OF_FILE}(?:\ {_WORD_OF_FILE}){{1,9}}?\.(?:{EXTENSIONS}))(?![\w/.-])
+    """,
+    re.VERBOSE,
+)
+_CLAUSE_WORDS = frozenset(
+    ("after", "because", "before", "due", "from", "into", "since", "to", "while")
+)
+_FILE_SPACES = re.compile("[ ()]+")
+_EXTENSION = re.compile(rf"\.(?:{EXTENSIONS})\b")
 # "Mr. Braun", "Frau Dr. Lenz": titles are before names of persons only.
 _TITLE = r"(?:Mrs?|Ms|Dr|Prof|Herrn?|Frau|Mme|Mlle|Sra?)\b\.?"
 _TITLED = re.compile(
@@ -119,6 +139,12 @@ _TITLED = re.compile(
     rf"(?: [A-Z][\w'\u2019-]{{1,60}}){{0,2}}"
 )
 _TITLES = ("Mr", "Ms", "Dr", "Prof", "Herr", "Frau", "Mme", "Mlle", "Sr")
+# "mr braun", "frau anna lenz" in lower case; "ms" is a unit too.
+_TITLED_LOWER = re.compile(
+    r"(?<![\w.])(?P<title>(?:mrs?|herrn?|frau|mme|mlle)\.?) (?P<one>[^\W\d_][\w'\u2019-]{1,60})"
+    r"(?: (?P<two>[^\W\d_][\w'\u2019-]{1,60})(?= (?P<after>\w+)|[^\w ]|\Z))?"
+)
+_LOWER_TITLES = ("mr", "herr", "frau", "mme", "mlle")
 # What Active Directory says in hexadecimal digits: an expired password, a locked account.
 _DIRECTORY_CODE = re.compile(r"(?<=error, data )[0-9a-f]{1,8}(?=, v[0-9a-f])")
 
@@ -132,8 +158,7 @@ class CondensedMessage(NamedTuple):
 
 def condense_message(message: str) -> CondensedMessage:
     """Reduce a message; one without any mark of data stays as it is."""
-    if any(title in message for title in _TITLES):
-        message = _TITLED.sub("<name>", message)
+    message = _condense_names(message)
     is_query = message[:_HEAD_LETTERS].lower() in _HEAD_VERBS
     if not is_query and _PLAIN.match(message):
         return CondensedMessage(message)
@@ -157,6 +182,43 @@ def condense_message(message: str) -> CondensedMessage:
     if "error, data " in message:
         message = _DIRECTORY_CODE.sub(lambda found: keep_code(found[0]), message)
     return CondensedMessage(_condense_noise(message), names)
+
+
+def _condense_names(message: str) -> str:
+    """Hide persons after a title, and join the names of files with spaces."""
+    if any(title in message for title in _TITLES):
+        message = _TITLED.sub("<name>", message)
+    if any(title in message for title in _LOWER_TITLES):
+        message = _TITLED_LOWER.sub(_hide_titled, message)
+    if "." in message and " " in message and _EXTENSION.search(message):
+        message = _SPACED_FILE.sub(_join_file, message)
+    return message
+
+
+def _hide_titled(found: re.Match[str]) -> str:
+    """Hide the name after a title in lower case: one word, or two before a verb or an end."""
+    one, two, after = found["one"], found["two"], found["after"]
+    if not can_be_person(one):
+        return found[0]
+    if two and can_be_person(two) and (after is None or after in PERSON_VERBS):
+        return "<name>"
+    return f"<name> {two}" if two else "<name>"
+
+
+def _join_file(found: re.Match[str]) -> str:
+    """Mark the spaces of a name, so that it is one token; a sentence that ends in a file stays."""
+    name = found["rest"] or found["quoted"] or found["named"]
+    words = name.split(" ")
+    if (
+        len(words) == 1
+        or _EXTENSION.search(name, 0, len(name) - len(words[-1]))
+        or (found["quoted"] is None and not _CLAUSE_WORDS.isdisjoint(words))
+        or not VERBS.isdisjoint(words)
+        or FAILURE.search(name.lower())
+        or COMPLAINT.search(name)
+    ):
+        return found[0]
+    return found[0].replace(name, _FILE_SPACES.sub(FILE_SPACE, name))
 
 
 def _condense_runtimes(message: str) -> tuple[str, _Names]:

@@ -24,6 +24,7 @@ from dlq_pipelines.causes.tokens import (
     COMPLAINT,
     CONSTRUCT,
     DIGITS,
+    FILE_SPACE,
     KEPT_END,
     KEPT_START,
     LONG_TYPE,
@@ -417,7 +418,8 @@ class _Reader:
             self.names.append((kind, value))
         elif kind == "path" and front in NAMED_KINDS:
             if not value.rpartition(":")[2].isdigit():  # a place in a source
-                self.names.append((front, value.rpartition("/")[2]))
+                name = value.rpartition("/")[2].replace(FILE_SPACE, " ")
+                self.names.append((front, name))
         elif "://" in value:
             self.names.append(("url", value[value.find("http") :]))
         return f"<{kind}>"

@@ -10,12 +10,14 @@ from dlq_pipelines.causes.vocabulary import VENDOR_CODES
 
 # Characters for private use mark what the reader has decided, from text to key:
 # a code that stays; a code that only people read; a word that people read and that counts as a
-# placeholder; a unit, which belongs to the number before it.
+# placeholder; a unit, which belongs to the number before it; a space inside the name of a
+# file.
 KEPT_START, KEPT_END = chr(0xE000), chr(0xE001)
 ASIDE_START, ASIDE_END = chr(0xE002), chr(0xE003)
 WORD_START, WORD_END = chr(0xE004), chr(0xE005)
 UNIT_START, UNIT_END = chr(0xE006), chr(0xE007)
-MARKS = re.compile(f"[{KEPT_START}-{UNIT_END}]")
+FILE_SPACE = chr(0xE008)
+MARKS = re.compile(f"[{KEPT_START}-{FILE_SPACE}]")
 
 # A plain word ends before a space, a closing mark or the end. "a.b", "a_b", "a1" and "a=b" are not
 # plain words.
@@ -63,10 +65,10 @@ TOKEN = re.compile(
     re.VERBOSE,
 )
 
-_EXTENSIONS = (
-    "avro|bash|c|clj|conf|cpp|cs|csv|cxx|dart|erl|exs?|fs|go|groovy|gz|h|hpp|hs|html?|ini|java|jl"
-    "|json|[cm]?jsx?|kts?|log|lua|parquet|pdf|php|pm|proto|ps1|py|rb|rs|scala|sh|so|sql|swift|toml"
-    "|tsx?|txt|vb|xml|ya?ml|zip"
+EXTENSIONS = (
+    "avro|bash|c|clj|conf|cpp|cs|csv|cxx|dart|docx?|eml|erl|exs?|fs|gif|go|groovy|gz|h|hpp|hs|html?"
+    "|ini|java|jl|jpe?g|json|[cm]?jsx?|kts?|log|lua|parquet|pdf|pem|php|pm|png|pptx?|proto|ps1|py|rb"
+    "|rs|scala|sh|so|sql|svg|swift|tar|tgz|tiff?|toml|tsv|tsx?|txt|vb|xlsx?|xml|ya?ml|zip"
 )
 # The kinds of a token without spaces, quotes and brackets. The group's name is its placeholder.
 SHAPE = re.compile(
@@ -88,7 +90,7 @@ SHAPE = re.compile(
   | (?P<word>[A-Za-z]++(?:[/-][A-Za-z]++)++)
   | (?P<call>[A-Z][\w.]*+\.[a-z_]\w*+[!?]?/[0-9]{{1,2}})
   | (?P<path>(?:~|\.{{1,2}})?/.*+|[A-Za-z]:\\.*+|[\w.@+-]++/.*+
-      |[\w-]++(?:\.[\w-]++)*?\.(?:{_EXTENSIONS})(?::[0-9:]++)?+)
+      |[\w{FILE_SPACE}()-]++(?:\.[\w{FILE_SPACE}-]++)*?\.(?:{EXTENSIONS})(?::[0-9:]++)?+)
   | (?P<host>[A-Za-z_][\w-]*+(?:\.[\w-]++)*+:[0-9]{{1,5}}|localhost)
   | (?P<enum>[A-Z]\w*?[a-z]\w*+\.[A-Z][A-Z_]++)
   | (?P<dunder>__[a-z]++(?:_[a-z]++)*+__)

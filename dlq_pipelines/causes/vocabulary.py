@@ -206,6 +206,39 @@ PERSONS = _set(
 PERSON_LEADS = PERSONS | _set("by contact courier for from member mr mrs ms to with")
 """Before two or more capitalised words, which are the name of a person or of a company."""
 
+NAMED_PERSONS = PERSONS - _set(
+    "account agent client holder konto login manager principal uid users usuario"
+)
+"""Before a name in lower case; the others are programs or accounts as often as persons."""
+
+PERSON_VERBS = VERBS | _set("est has ist hat wurde war kann nicht lives moved rejected")
+"""After the name of a person in lower case."""
+
+TAKEN_VERBS = _set(
+    "approved assigned booked changed claimed created edited held locked modified opened ordered"
+    " owned placed reported requested reserved signed submitted updated uploaded used"
+)
+"""Before "by" and the name of a person, also in lower case."""
+
+PERSON_ATTRIBUTES = _set(
+    "about again against agreement already api app approval archive backend balance base birth"
+    " billing both business card cart certificate chain check cloud company consent contact"
+    " contract credential credentials credit currently custom daily data day debit default"
+    " delivery device dialog directory discount during email engine feed file filter first follow"
+    " gender general global group guest handshake health hello history home identity image import"
+    " info input internal invite last late legal less license link load local locale location log"
+    " lookup loyalty mail main manually master member membership mobile more move network new note"
+    " old online only open other out own pair password payment permission phone picture plan plus"
+    " pool portal postal preference preferences primary private process profile program proxy"
+    " public quota rank rate record redirect reference refresh request response review risk root"
+    " route rule salary sales same score screen script search second secret session settings shift"
+    " shipping short sign signature single site source space staff stage state status still stock"
+    " storage street style support sync system tag task tax team temporarily temporary ticket tier"
+    " time title tls today token tool total tour trial trust two under until update upload vehicle"
+    " verification via view voucher wallet web without work zone"
+)
+"""After a word for a person: no name, as in "customer billing address is missing"."""
+
 VALUE_KEYS = _set(
     "address carrier city client comment company contact country customer driver email input"
     " name note owner phone place product recipient sender street supplier title user value"

@@ -19,6 +19,7 @@ from dlq_pipelines.causes.vocabulary import (
     ABBREVIATIONS,
     ARTICLES,
     CODE_LEADS,
+    COUNTED_NOUNS,
     FIELD_ADJECTIVES,
     FOUND_WORDS,
     FUNCTION_WORDS,
@@ -27,16 +28,22 @@ from dlq_pipelines.causes.vocabulary import (
     MONTHS,
     NAME_LEADS,
     NAMED_KINDS,
+    NAMED_PERSONS,
     NOISE_NAMES,
+    NUMBER_NOUNS,
+    PERSON_ATTRIBUTES,
     PERSON_LEADS,
+    PERSON_VERBS,
     PERSONS,
     PREDICATES,
     STATUS_WORDS,
+    TAKEN_VERBS,
     THINGS,
     TITLE_WORDS,
     TYPE_LEADS,
     TYPE_NAMES,
     UNITS,
+    VALUE_KEYS,
     VERBS,
     WEEKDAYS,
 )
@@ -57,6 +64,26 @@ _NAMED_ALONE = re.compile(
     + "|".join(sorted(PERSONS | {"client"}))
     + r")) ([A-Z][a-z]++(?:['\u2019-][A-Z]?+[a-z]++)*+)(?= [a-z])"
 )
+# Words that are no name of a person in lower case, and names that are words too.
+_NO_PERSONS = (
+    ARTICLES
+    | COUNTED_NOUNS
+    | FUNCTION_WORDS
+    | KINDS
+    | NAME_LEADS
+    | NAMED_KINDS
+    | NOISE_NAMES
+    | NUMBER_NOUNS
+    | PERSON_ATTRIBUTES
+    | PERSON_VERBS
+    | PERSONS
+    | TYPE_NAMES
+    | UNITS
+    | VALUE_KEYS
+    | {"another", "someone", "nobody", "else"}
+)
+_NAMES_TOO = frozenset(("bill", "may"))
+_ABSTRACT = re.compile(r".*(?:tion|sion|ment|ness|ity|ance|ence|able|ible)|.{2,}(?:ing|ed)")
 _SINGULAR = {"were": "wa", "are": "is", "have": "ha", "was": "wa", "has": "ha", "do": "doe"}
 _VERB_FORMS = re.compile(r"\b(?:were|are|have|was|has|do)\b")
 _DATES = MONTHS | WEEKDAYS
@@ -165,6 +192,7 @@ def _hide_words(words: list[str], front: str) -> tuple[str, tuple[tuple[str, str
         unit += " "
     text = _PERSON.sub(_hide_person, " ".join(words))
     words = _NAMED_ALONE.sub(_hide_person_alone, text).split(" ")
+    words = _hide_lower_persons(words, front)
     words, names = _hide_proper_names(words)
     three, two, one = "", "", front if front != NUMBER_FRONT else ""
     if not one and _starts_with_name(words):
@@ -196,6 +224,45 @@ def _hide_person(found: re.Match[str]) -> str:
 def _hide_person_alone(found: re.Match[str]) -> str:
     lead, name = found.groups()
     return found[0] if _is_title([name]) or name in _DATES else f"{lead} <name>"
+
+
+def can_be_person(word: str) -> bool:
+    """Whether a word in lower case can be a part of the name of a person."""
+    return (
+        len(word) > 1
+        and word[0].isalpha()
+        and word.islower()
+        and (word in _NAMES_TOO or word not in _NO_PERSONS)
+        and _ABSTRACT.fullmatch(word) is None
+        and not is_failure(word)
+    )
+
+
+def _hide_lower_persons(words: list[str], front: str) -> list[str]:
+    """Hide a name in lower case: "customer anna lenz is blocked", "locked by anna lenz".
+
+    Two words after a word for a person, and before a verb or the end of what is invalid; one or two
+    words after what a person does.
+    """
+    for at, word in enumerate(words[:-1]):
+        if word == "by" and at and words[at - 1] in TAKEN_VERBS:
+            least = 1
+        elif word.lower() in NAMED_PERSONS:
+            least = 2
+        else:
+            continue
+        end = at + 1
+        while end < min(at + 3, len(words)) and can_be_person(words[end]):
+            end += 1
+        is_last = end == len(words)
+        before = words[at - 1] if at else front
+        if end - at > least and (
+            words[end] in PERSON_VERBS
+            if not is_last
+            else least == 1 or before in NAME_LEADS or not before
+        ):
+            return [*words[: at + 1], "<name>", *_hide_lower_persons(words[end:], "")]
+    return words
 
 
 def _hide_proper_names(words: list[str]) -> tuple[list[str], list[tuple[str, str]]]:

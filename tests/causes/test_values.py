@@ -21,6 +21,7 @@ _CITIES = _split("Berlin Warsaw Paris Lyon Madrid Oslo Bergen Cairo Lagos Osaka 
 _HOSTS = _split("orders mail rates kafka redis broker shop db billing search cache gateway auth")
 _OPERATIONS = _split("GetItem PutItem Publish Query Scan Decrypt Invoke Create UploadPart Encrypt")
 _STATES = _split("new paid shipped cancelled returned pending draft")
+_FILE_WORDS = _split("orders of May parcels and the invoices Annas-list 2026 for Berlin draft new")
 _UNITS = ["1 minute(s)", "10 second(s)", "30000ms", "5 s", "2 hours", "1.5 seconds", "1 day"]
 
 
@@ -34,6 +35,12 @@ def _currency(chance: random.Random) -> str:
 
 def _person(chance: random.Random) -> str:
     return f"{chance.choice(_FIRST)} {chance.choice(_LAST)}"
+
+
+def _file(chance: random.Random) -> str:
+    words = chance.sample(_FILE_WORDS, chance.randint(2, 5))
+    extension = chance.choice(["csv", "json", "pdf", "txt", "xlsx", "xml"])
+    return f"{' '.join(words)}{chance.choice(['', ' 2', ' (3)', '-v2'])}.{extension}"
 
 
 KINDS: dict[str, tuple[Callable[[random.Random], str], list[str]]] = {
@@ -83,6 +90,45 @@ KINDS: dict[str, tuple[Callable[[random.Random], str], list[str]]] = {
             "no address for {}",
             "Customer {} not found",
             "invalid recipient {}",
+        ],
+    ),
+    "person in lower case": (
+        lambda chance: _person(chance).lower(),
+        [
+            "customer {} is blocked",
+            "Payment of customer {} was declined",
+            "Customer {} not found",
+            "invalid recipient {}",
+            "user {} has no address",
+            "no parcel of sender {} was found",
+            "Order 7 is locked by {}",
+            "created by {}, not by the shop",
+            "driver {} does not answer",
+            "owner: {}",
+            "failed, customer={}, retry later",
+            "mr {} refused the parcel",
+            "frau {} ist unbekannt",
+            'recipient "{}" is unknown',
+        ],
+    ),
+    "surname in lower case": (
+        lambda chance: chance.choice(_LAST).lower(),
+        ["Order 7 is locked by {}", "customer {} is blocked", "mrs. {} is not at home"],
+    ),
+    "file with spaces": (
+        _file,
+        [
+            "cannot open '{}'",
+            'file "{}" not found',
+            "Upload failed: '{}'",
+            "cannot parse file: '{}'",
+            "No such file or directory: '/srv/in/{}'",
+            "No such file or directory: /srv/in/{}",
+            "cannot read /srv/My Documents/{} today",
+            "C:\\Users\\Anna Nowak\\{}: access denied",
+            "file {} not found",
+            "cannot move /srv/in/{} to the archive",
+            "{!r} is no spreadsheet",
         ],
     ),
     "city": (lambda chance: chance.choice(_CITIES), ["no courier in {} today"]),
@@ -195,6 +241,7 @@ def test_code_is_a_code_only_where_a_failure_announces_it(text: str, *, is_code:
         ("Retry 3/5 failed", "Retry 4/5 failed"),
         ("IBAN DE89370400440532013000 invalid", "IBAN PL61109010140000071219812874 invalid"),
         ("no courier for Berlin", "no courier for Paris"),
+        ("letter to 'anna lenz.pdf' lost", "letter to 'copy of (3) letter.pdf' lost"),
     ],
 )
 def test_name_of_any_kind_is_a_value(one: str, other: str) -> None:
@@ -214,6 +261,14 @@ def test_name_of_any_kind_is_a_value(one: str, other: str) -> None:
         ("connect ECONNREFUSED 10.0.0.1:80", "connect ETIMEDOUT 10.0.0.1:80"),
         ("price is negative", "price is missing"),
         ("cancelled by Customer Service", "cancelled by customer"),
+        ("cancelled by customer service", "cancelled by fraud check"),
+        ("customer billing address is missing", "customer shipping address is missing"),
+        ("user session token is expired", "user refresh token is expired"),
+        ("customer credit line is closed", "customer home address is closed"),
+        ("row is locked by another transaction", "row is locked by the owner"),
+        ("Upload failed: 'bad header in orders.csv'", "Upload failed: 'no space for orders.csv'"),
+        ("cannot read /srv/in because of a.csv", "cannot read /srv/in after a move of a.csv"),
+        ("file is missing for a.csv", "file is too large for a.csv"),
     ],
 )
 def test_reason_is_not_a_value(one: str, other: str) -> None:

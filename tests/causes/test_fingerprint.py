@@ -21,7 +21,7 @@ from dlq_pipelines.causes.fingerprint import (
     compute_cause_key,
     compute_fingerprint,
 )
-from dlq_pipelines.causes.tokens import KEPT_START, WORD_START
+from dlq_pipelines.causes.tokens import ASIDE_START, FILE_SPACE, KEPT_START, WORD_START
 from tests.causes.labelled import DATA, FILES, LANGUAGES, grouping, labelled_errors, labelled_file
 
 PAIRS = [
@@ -245,7 +245,12 @@ FRAGMENTS = [
         "é1",
         KEPT_START,
         f"{WORD_START}a",
+        f"{ASIDE_START}a",
+        FILE_SPACE,
     ),
+    *("/a b", "file a b", " c.csv", "C:\\a b", "mr a ", "customer a b is ", "locked by a b"),
+    *("(code: a[sqlState: 23505, message: ", "3-element A{B{C}, ", "\n nested task error: A: b"),
+    *("a.swift:1: Fatal error: ", "LoadError: AError: ", "AError.a(", "; nested exception is A"),
 ]
 
 

@@ -170,12 +170,12 @@ def condense_message(message: str) -> CondensedMessage:
     if is_query and _SQL_HEAD.match(message):
         reasons = list(_SQL_REASON.finditer(message))
         message = message[reasons[-1].end() :] if reasons else message
-    if any(mark in message for mark in _PHP_MARKS):
+    if any(map(message.__contains__, _PHP_MARKS)):
         message = _PHP_PLACE.sub("", message)
     if "[" in message:
         message, found = _condense_brackets(message)
         names += found
-    if any(mark in message for mark in _COMMAND_MARKS):
+    if any(map(message.__contains__, _COMMAND_MARKS)):
         commands = [found["command"] for found in _MISSING_COMMAND.finditer(message)]
         names += tuple(("missing", command.rpartition("/")[2]) for command in commands)
         message = _MISSING_COMMAND.sub("<name>", message)
@@ -186,9 +186,9 @@ def condense_message(message: str) -> CondensedMessage:
 
 def _condense_names(message: str) -> str:
     """Hide persons after a title, and join the names of files with spaces."""
-    if any(title in message for title in _TITLES):
+    if any(map(message.__contains__, _TITLES)):
         message = _TITLED.sub("<name>", message)
-    if any(title in message for title in _LOWER_TITLES):
+    if any(map(message.__contains__, _LOWER_TITLES)):
         message = _TITLED_LOWER.sub(_hide_titled, message)
     if "." in message and " " in message and _EXTENSION.search(message):
         message = _SPACED_FILE.sub(_join_file, message)
@@ -235,7 +235,7 @@ def _condense_runtimes(message: str) -> tuple[str, _Names]:
         )
     if "> " in message:
         message = _PERL_INPUT.sub("", message)
-    if any(mark in message for mark in _SWIFT_MARKS):
+    if any(map(message.__contains__, _SWIFT_MARKS)):
         message, found = _condense_swift(message)
         names += found
     if _NESTED in message:
@@ -351,9 +351,9 @@ def _condense_noise(message: str) -> str:
     """Cut figures and the ids of requests; hide lists without brackets."""
     if " (" in message:
         message = _FIGURES.sub("", message)
-    if ": " in message and ", " in message and any(lead in message for lead in _LIST_LEADS):
+    if ": " in message and ", " in message and any(map(message.__contains__, _LIST_LEADS)):
         message = _LISTED.sub(r"\g<lead><list>", message)
-    if any(mark in message for mark in _ID_MARKS):
+    if any(map(message.__contains__, _ID_MARKS)):
         message = _REQUEST_ID.sub("", message).replace(" []", "").replace(" ()", "")
     if message[-1:] == ")" or ", line " in message:
         message = _FILE_PLACE.sub("", message)

@@ -78,10 +78,15 @@ def choose_detail(names: Iterable[tuple[str, str]]) -> str:
 
 def drop_persons(message: str, names: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Return the names in a message without those of persons and of their accounts."""
-    persons = {
-        (found[1] or found[2] or found[3] or found[4]).rstrip(".!?")
-        for found in _PERSON.finditer(message)
-    }
+    # Most messages name no person, which costs less to see than the pattern.
+    persons = (
+        {
+            (found[1] or found[2] or found[3] or found[4]).rstrip(".!?")
+            for found in _PERSON.finditer(message)
+        }
+        if any(map(message.lower().__contains__, PERSONS))
+        else ()
+    )
     kinds = _ACCOUNTS | {"role"} if _LOGIN.search(message) else _ACCOUNTS
     return [name for name in names if name[0] not in kinds and name[1] not in persons]
 

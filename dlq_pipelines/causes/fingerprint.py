@@ -123,7 +123,7 @@ def _compute_uncached_key(text: str) -> CauseKey:
     else:
         key = _describe_cut_off_error(failure, find_app_frame(text)).key
     detail = choose_detail(names) if names else ""
-    if not detail and not failure.truncated and any(mark in text for mark in _FRAMES):
+    if not detail and not failure.truncated and any(map(text.__contains__, _FRAMES)):
         detail = find_app_frame(text, is_own=True)[:_MAX_DETAIL]
     return CauseKey(_hash_failure(failure.exception_type, key, keys), detail)
 

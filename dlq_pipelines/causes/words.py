@@ -82,8 +82,9 @@ _NO_PERSONS = (
     | VALUE_KEYS
     | {"another", "someone", "nobody", "else"}
 )
+_LOWER_LEADS = NAMED_PERSONS | {word.capitalize() for word in NAMED_PERSONS} | {"by"}
 _NAMES_TOO = frozenset(("bill", "may"))
-_ABSTRACT = re.compile(r".*(?:tion|sion|ment|ness|ity|ance|ence|able|ible)|.{2,}(?:ing|ed)")
+_ABSTRACT = re.compile(r".*(?:[ts]ion|[dm]ent|ness|ity|ance|ence|able|ible)|.{2,}(?:ing|ed)")
 _SINGULAR = {"were": "wa", "are": "is", "have": "ha", "was": "wa", "has": "ha", "do": "doe"}
 _VERB_FORMS = re.compile(r"\b(?:were|are|have|was|has|do)\b")
 _DATES = MONTHS | WEEKDAYS
@@ -190,10 +191,7 @@ def _hide_words(words: list[str], front: str) -> tuple[str, tuple[tuple[str, str
         if not words:
             return unit, ()
         unit += " "
-    text = _PERSON.sub(_hide_person, " ".join(words))
-    words = _NAMED_ALONE.sub(_hide_person_alone, text).split(" ")
-    words = _hide_lower_persons(words, front)
-    words, names = _hide_proper_names(words)
+    words, names = _hide_proper_names(_hide_persons(words, front))
     three, two, one = "", "", front if front != NUMBER_FRONT else ""
     if not one and _starts_with_name(words):
         names.append(("name", words[0]))
@@ -212,6 +210,16 @@ def _hide_words(words: list[str], front: str) -> tuple[str, tuple[tuple[str, str
             words[at] = "<word>"
         three, two, one = two, one, word.lower()
     return unit + " ".join(words), tuple(names)
+
+
+def _hide_persons(words: list[str], front: str) -> list[str]:
+    """Hide the names of persons after a word for a person, which most runs do not have."""
+    if any(word[0].isupper() for word in words[1:]):
+        text = _PERSON.sub(_hide_person, " ".join(words))
+        words = _NAMED_ALONE.sub(_hide_person_alone, text).split(" ")
+    if not _LOWER_LEADS.isdisjoint(words):
+        words = _hide_lower_persons(words, front)
+    return words
 
 
 def _hide_person(found: re.Match[str]) -> str:

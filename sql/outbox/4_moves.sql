@@ -84,12 +84,16 @@ begin
 end
 $$;
 
+-- A function that forbids plans switches JIT off too: before PostgreSQL 18 a plan that cannot be
+-- avoided is forbidden by its estimated cost, for which PostgreSQL compiles it, for a second each.
+--
 -- Archives the dead events of these deaths, which the caller has locked. Returns the deaths of the
 -- events that it moved. An event stays if a row of the application refers to it. One statement
 -- deletes and inserts, so an event is never in both tables or in neither.
 create or replace function :"dlq_schema".archive_events(deaths bigint[], archived_at timestamptz)
     returns bigint[] language plpgsql
     set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+    set jit = off
 as $$
 declare
     columns constant text := :"dlq_schema".moved_columns(true);
@@ -141,7 +145,7 @@ create or replace function :"dlq_schema".archive_batch(
     out last_id bigint
 ) language plpgsql
     set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
-    set enable_bitmapscan = off set enable_sort = off
+    set enable_bitmapscan = off set enable_sort = off set jit = off
 as $$
 declare
     deaths bigint[];
@@ -259,6 +263,7 @@ $$;
 create or replace function :"dlq_schema".release_events(deaths bigint[], due timestamptz[])
     returns bigint[] language plpgsql
     set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+    set jit = off
 as $$
 declare
     released bigint[];
@@ -305,6 +310,7 @@ create or replace function :"dlq_schema".recall_events(
     deaths bigint[], recalled_at timestamptz, recalled_by text, recall_reason text
 ) returns bigint[] language plpgsql
     set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+    set jit = off
 as $$
 declare
     assignments text;

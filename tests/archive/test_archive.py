@@ -765,6 +765,17 @@ def test_batches_use_the_index_of_dead_events(outbox: ShapedOutbox) -> None:
     assert f"Scan using {outbox.key_index} on {outbox.table_name} o" in plan, plan
 
 
+def test_a_function_that_forbids_sorts_or_joins_is_not_compiled(connection: Connection) -> None:
+    """PostgreSQL 14 to 17 estimate a forbidden plan so high that JIT would take a second a call."""
+    functions = connection.execute(
+        "select proname, 'jit=off' = any(proconfig) as is_interpreted from pg_proc"
+        " where pronamespace = 'dlq'::regnamespace and 'enable_hashjoin=off' = any(proconfig)"
+    ).fetchall()
+    assert {row["proname"]: row["is_interpreted"] for row in functions} == dict.fromkeys(
+        ("archive_batch", "archive_events", "recall_events", "release_events"), True
+    )
+
+
 @pytest.mark.parametrize("analyzed", [True, False])
 @pytest.mark.parametrize("classified", [True, False])
 def test_a_batch_costs_the_same_for_any_number_of_events(

@@ -205,17 +205,28 @@ class _new_database:  # noqa: N801 - used like a function
         self.name = f"dlq_test_{uuid.uuid4().hex[:12]}"
 
     def __enter__(self) -> str:
-        statement = "create database {} template {}"
-        self._execute(
-            sql.SQL(statement).format(sql.Identifier(self.name), sql.Identifier(self.template))
-        )
+        create_database(self.server_url, self.name, self.template)
         return self.name
 
     def __exit__(self, *_: object) -> None:
-        self._execute(
-            sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(self.name))
+        drop_database(self.server_url, self.name)
+
+
+def create_database(server_url: str, name: str, template: str) -> None:
+    """Copy a database file by file, which takes a quarter of the time of a copy through the log."""
+    with psycopg.connect(make_conninfo(server_url), autocommit=True) as connection:
+        # PostgreSQL 14 knows no other way.
+        strategy = "" if connection.info.server_version < 150000 else " strategy file_copy"
+        connection.execute(
+            sql.SQL(f"create database {{}} template {{}}{strategy}").format(
+                sql.Identifier(name), sql.Identifier(template)
+            )
         )
 
-    def _execute(self, statement: sql.Composed) -> None:
-        with psycopg.connect(make_conninfo(self.server_url), autocommit=True) as connection:
-            connection.execute(statement)
+
+def drop_database(server_url: str, name: str) -> None:
+    """Drop a database and end the sessions that still use it."""
+    with psycopg.connect(make_conninfo(server_url), autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name))
+        )

@@ -1,20 +1,17 @@
 """A real Dagster instance with its records in a database of the test server."""
 
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import psycopg
 import pytest
 from dagster_postgres import (
     PostgresEventLogStorage,
     PostgresRunStorage,
     PostgresScheduleStorage,
 )
-from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from dlq_pipelines.definitions import defs
@@ -22,7 +19,7 @@ from dlq_pipelines.defs.outbox import Outbox, build_outbox
 from dlq_pipelines.installation import prepare_dagster
 from dlq_pipelines.postgres.connect import Database
 from dlq_pipelines.settings import Settings, read_settings
-from tests.conftest import database_url
+from tests.conftest import _new_database, create_database, database_url, drop_database
 
 
 def build_test_outbox(read: Callable[[], Settings], name: str | None = None) -> Outbox:
@@ -55,24 +52,18 @@ def instance(
 @pytest.fixture(scope="session")
 def copy_dagster(server_url: str) -> Iterator[CopyDagster]:
     """Copy a database with Dagster's tables: Dagster takes seconds to create and stamp them."""
-    template = f"dagster_template_{uuid.uuid4().hex[:12]}"
+    with _new_database(server_url) as template:
+        url = database_url(server_url, template)
+        for storage in (PostgresRunStorage, PostgresEventLogStorage, PostgresScheduleStorage):
+            storage(url.replace("postgresql://", "postgresql+psycopg2://", 1)).dispose()
 
-    def run(statement: str, *names: str) -> None:
-        with psycopg.connect(server_url, autocommit=True) as connection:
-            connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+        @contextmanager
+        def copy(name: str) -> Iterator[None]:
+            create_database(server_url, name, template)
+            yield
+            drop_database(server_url, name)
 
-    @contextmanager
-    def copy(name: str) -> Iterator[None]:
-        run("create database {} template {}", name, template)
-        yield
-        run("drop database {} with (force)", name)
-
-    run("create database {}", template)
-    url = database_url(server_url, template).replace("postgresql://", "postgresql+psycopg2://", 1)
-    for storage in (PostgresRunStorage, PostgresEventLogStorage, PostgresScheduleStorage):
-        storage(url).dispose()
-    yield copy
-    run("drop database {} with (force)", template)
+        yield copy
 
 
 @pytest.fixture

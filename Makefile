@@ -6,7 +6,7 @@ DEV    := .venv/.installed-dev
 # Twice the number of cores of a small machine: many tests wait for daemons.
 JOBS   ?= 4
 
-.PHONY: help install setup demo up test test-postgres oldest bench scaling drill check format docs screens lock clean
+.PHONY: help install setup demo up test test-midnight test-postgres oldest bench scaling drill check format docs screens lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -23,6 +23,21 @@ up: $(STAMP) ## Run Dagster's UI and daemon on http://127.0.0.1:3000 until Ctrl-
 
 test: $(DEV) ## Run the test suite on a real PostgreSQL
 	$(BIN)/pytest -n $(JOBS)
+
+# Each folder by itself, so that midnight passes in the middle of its tests.
+CLOCK ?= midnight
+MIDNIGHT_TESTS ?= alerts api archive causes cli defs demo deploy exports metrics outbox postgres \
+    reports retries web test_*.py
+# They start embedded servers, whose programs get an environment of their own and so the true clock.
+TRUE_CLOCK := --ignore-glob '*/test_embedded*.py' --ignore-glob '*/test_guide.py' \
+    --ignore-glob '*/test_survival.py' --ignore-glob '*/test_ui.py' \
+    --ignore-glob '*/test_fire.py'
+
+test-midnight: $(DEV) ## Run tests while midnight passes (CLOCK='2026-10-25 00:59:30': another time)
+	@set -e; for tests in $(MIDNIGHT_TESTS); do \
+	    $(BIN)/python -m tests.clock '$(CLOCK)' -- $(BIN)/python -m tests.with_postgres -- \
+	        $(BIN)/pytest -n $(JOBS) $(TRUE_CLOCK) tests/$$tests; \
+	done
 
 # The folders whose tests speak SQL; the others test faces, which another server does not change.
 # Without those that kill processes or drive a browser: they take long, and test no statement.

@@ -80,6 +80,23 @@ def wait_for_blocked_session(connection: Connection, *, more_than: int = 0) -> N
     raise AssertionError("no session waits for a lock")
 
 
+def wait_until_alone(connection: Connection) -> None:
+    """Wait until the server notices that a client was killed: it keeps the locks until then.
+
+    Raises:
+        AssertionError: A session has not ended within a minute.
+    """
+    others = (
+        "select count(*) as n from pg_stat_activity where datname = current_database()"
+        " and backend_type = 'client backend' and pid <> pg_backend_pid()"
+    )
+    for _ in range(6_000):
+        if not one(connection, others)["n"]:
+            return
+        time.sleep(0.01)
+    raise AssertionError("another session has not ended")
+
+
 def one(connection: Connection, statement: str) -> dict[str, Any]:
     """The single row of a statement."""
     (row,) = connection.execute(statement.encode()).fetchall()

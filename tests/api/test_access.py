@@ -347,7 +347,7 @@ def test_unusual_requests_get_an_error_and_the_security_headers(
 def send_bytes(api: httpx.Client, sent: bytes) -> HTTPResponse:
     """Send these bytes on a new connection and return the response."""
     with socket.create_connection(
-        (api.base_url.host, api.base_url.port or 80), timeout=10
+        (api.base_url.host, api.base_url.port or 80), timeout=120
     ) as caller:
         caller.sendall(sent)
         answer = HTTPResponse(caller)
@@ -634,7 +634,7 @@ def test_an_error_of_a_role_without_rights_does_not_show_the_role(
         with serving(
             Settings(home=home), Database(psycopg.conninfo.make_conninfo("", **parts))
         ) as address:
-            answer = httpx.get(f"{address}/api/audit")
+            answer = httpx.get(f"{address}/api/audit", timeout=120)
         assert answer.status_code == 503
         assert "permission denied" in answer.json()["error"]
         assert role not in answer.text

@@ -43,7 +43,10 @@ def client(
     monkeypatch.setenv("DLQ_DATABASE_URL", database.url)
     monkeypatch.setenv("DLQ_OUTBOX_TABLE", "task")
     settings = Settings(home=home, allow_edit=True)
-    with serving(settings, database) as address, httpx.Client(base_url=address) as opened:
+    with (
+        serving(settings, database) as address,
+        httpx.Client(base_url=address, timeout=120) as opened,
+    ):
         yield opened
 
 

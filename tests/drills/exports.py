@@ -25,7 +25,7 @@ from dlq_pipelines.day import Day
 from dlq_pipelines.exports.export import export_day, verify_day
 from dlq_pipelines.exports.target import Target, open_local_target
 from dlq_pipelines.postgres.connect import Connection, Database
-from tests.rows import deaths_at
+from tests.rows import deaths_at, wait_until_alone
 
 UTC_ZONE = ZoneInfo("UTC")
 DAY = Day.of(date(2026, 3, 10), UTC_ZONE)
@@ -86,7 +86,7 @@ def survive_kills(database: Database, folder: Path, *, kills: int, seed: int) ->
                 child.send_signal(signal.SIGKILL)
                 hit += child.wait() == -signal.SIGKILL
             require_whole(folder / "dead_events")
-            _wait_until_alone(connection)
+            wait_until_alone(connection)
         export(database, target)
         assert verify_day(connection, day=DAY, target=target, now=NOW) == []
     assert list((folder / "dead_events").glob(".*")) == [], (
@@ -134,10 +134,3 @@ _COUNT_ROWS: dict[str, Callable[[Path], int]] = {
     "csv.gz": lambda path: _count_lines(path) - 1,
     "jsonl.gz": _count_lines,
 }
-
-
-def _wait_until_alone(connection: Connection) -> None:
-    """Wait until the server notices that a client was killed: it keeps the lock until then."""
-    statement = "select count(*) as others from pg_stat_activity where datname = current_database()"
-    while connection.execute(statement.encode()).fetchall()[0]["others"] > 1:
-        time.sleep(0.01)

@@ -25,7 +25,12 @@ from dlq_pipelines.reports.missing import list_days_without_report
 from dlq_pipelines.reports.publish import list_reports
 from dlq_pipelines.reports.purge import purge_report_files
 from dlq_pipelines.reports.report import build_report
-from tests.rows import deaths_at, one, wait_for_blocked_session
+from tests.rows import (
+    deaths_at,
+    one,
+    wait_for_blocked_session,
+    wait_until_alone,
+)
 from tests.runs import read_result
 
 UTC_ZONE = ZoneInfo("UTC")
@@ -183,6 +188,7 @@ def test_a_killed_run_is_finished_by_the_next_one(
         wait_for_blocked_session(connection)
         process.kill()
         process.wait()
+    wait_until_alone(connection)
     deleted = "select day from dlq.export_day where deleted_at is not null"
     assert connection.execute(deleted.encode()).fetchall() == [{"day": DAYS[0].date}]
     assert not target.has(list_names(DAYS[1])[1])

@@ -115,7 +115,9 @@ def test_a_form_without_its_token_changes_nothing(
 ) -> None:
     """Missing, wrong, another browser's, and without the cookie."""
     token = visitor.read_token(f"/fixes/{fix_id}/pause")
-    other = Visitor(httpx.Client(base_url=visitor.client.base_url)).read_token("/fixes/new")
+    other = Visitor(httpx.Client(base_url=visitor.client.base_url, timeout=120)).read_token(
+        "/fixes/new"
+    )
     audit = one(connection, "select count(*) as n from dlq.audit")
     for given in ({}, {"csrf": ""}, {"csrf": "0" * 64}, {"csrf": other}, {"csrf": "é"}):
         for path in (f"/fixes/{fix_id}/pause", "/fixes/new", "/signout", "/signin"):
@@ -124,7 +126,9 @@ def test_a_form_without_its_token_changes_nothing(
             assert answer.status_code == 403, (path, given)
             assert "not valid any more" in answer.text
     bare = httpx.post(
-        f"{visitor.client.base_url}/fixes/{fix_id}/pause", data={"csrf": token, "reason": "x"}
+        f"{visitor.client.base_url}/fixes/{fix_id}/pause",
+        data={"csrf": token, "reason": "x"},
+        timeout=120,
     )
     assert bare.status_code == 403
     assert one(connection, "select count(*) as n from dlq.audit") == audit
@@ -167,7 +171,7 @@ def test_a_session_is_of_no_use_for_the_api(guarded: Visitor, tokens: dict[str, 
     """The API takes bearer tokens alone, and the pages take no bearer token."""
     guarded.sign_in(tokens["admin"])
     assert guarded.client.get("/api/causes").status_code == 401
-    anonymous = httpx.Client(base_url=guarded.client.base_url)
+    anonymous = httpx.Client(base_url=guarded.client.base_url, timeout=120)
     assert anonymous.get("/causes", headers=bearer(tokens["admin"])).status_code == 303
     assert anonymous.get("/webs").status_code == 401
 

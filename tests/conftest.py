@@ -5,6 +5,7 @@ one. Its data are in memory if there is room: a clone is six hundred files, whic
 third of a second to create.
 """
 
+import functools
 import os
 import shutil
 import uuid
@@ -214,19 +215,23 @@ class _new_database:  # noqa: N801 - used like a function
 
 def create_database(server_url: str, name: str, template: str) -> None:
     """Copy a database file by file, which takes a quarter of the time of a copy through the log."""
-    with psycopg.connect(make_conninfo(server_url), autocommit=True) as connection:
-        # PostgreSQL 14 knows no other way.
-        strategy = "" if connection.info.server_version < 150000 else " strategy file_copy"
-        connection.execute(
-            sql.SQL(f"create database {{}} template {{}}{strategy}").format(
-                sql.Identifier(name), sql.Identifier(template)
-            )
+    # PostgreSQL 14 knows no other way.
+    version = _administer(server_url).info.server_version
+    strategy = "" if version < 150000 else " strategy file_copy"
+    _administer(server_url).execute(
+        sql.SQL(f"create database {{}} template {{}}{strategy}").format(
+            sql.Identifier(name), sql.Identifier(template)
         )
+    )
 
 
 def drop_database(server_url: str, name: str) -> None:
     """Drop a database and end the sessions that still use it."""
-    with psycopg.connect(make_conninfo(server_url), autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name))
-        )
+    statement = "drop database if exists {} with (force)"
+    _administer(server_url).execute(sql.SQL(statement).format(sql.Identifier(name)))
+
+
+@functools.cache
+def _administer(server_url: str) -> psycopg.Connection:
+    """One connection for all tests of a worker: each new one would take as long as a copy."""
+    return psycopg.connect(make_conninfo(server_url), autocommit=True)

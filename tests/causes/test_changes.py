@@ -215,7 +215,7 @@ def test_no_sequence_of_changes_makes_a_chain_of_merges(connection: Connection) 
         "select count(*) from dlq.cause m join dlq.cause r on r.id = m.merged_into"
         " where r.merged_into is not null"
     )
-    for _ in range(50):
+    for _ in range(20):
         done: list[int] = []
         with connection.transaction(force_rollback=True):
             for _ in range(12):

@@ -58,13 +58,8 @@ def read_words(ended: Ended) -> str:
     return " ".join(ended.out.split())
 
 
-@pytest.fixture
-def dlq(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Return a function that runs a command on `home`.
-
-    An exception that leaves `main()` fails the test.
-    """
-    monkeypatch.chdir(home.parent)
+def _build_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return a function that runs a command; an exception that leaves `main()` fails the test."""
 
     def run(*arguments: str) -> Ended:
         monkeypatch.setattr(sys, "argv", ["dlq", *arguments])
@@ -74,3 +69,16 @@ def dlq(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
         return Ended(code if isinstance(code, int) else 0, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def dlq(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return a function that runs a command on `home`."""
+    monkeypatch.chdir(home.parent)
+    return _build_run(monkeypatch, capsys)
+
+
+@pytest.fixture
+def run_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return a function that runs a command which needs no database."""
+    return _build_run(monkeypatch, capsys)

@@ -40,7 +40,7 @@ MOVES = "select count(*) as n from dlq.audit where kind in ('archive.move', 'arc
 )
 def test_a_kill_at_any_moment_loses_no_event(tmp_path: Path) -> None:
     """`make drill` kills more often."""
-    kill_jobs(tmp_path, rounds=18)
+    kill_jobs(tmp_path, rounds=10)
 
 
 def kill_jobs(folder: Path, *, rounds: int) -> None:

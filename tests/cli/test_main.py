@@ -175,38 +175,45 @@ def test_the_help_names_what_all_selects(run_command: Run, command: str, selecte
     assert f"--all {selected}" in " ".join(run_command(*command.split(), "--help").out.split())
 
 
-@pytest.mark.usefixtures("home")
 @pytest.mark.parametrize("example", [line for line in examples() if not line.startswith(LONG)])
 def test_every_example_of_the_help_runs(
     request: pytest.FixtureRequest,
+    dlq: Run,
     connection: Connection,
-    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     web: Received,
     example: str,
 ) -> None:
-    """In a shell, on a database with causes and fixes; scripts for psql on a new database."""
+    """On a database with causes and fixes; scripts for psql on a new database.
+
+    In a shell if it has a pipe or a redirection, or opens a program.
+    """
     _seed(connection)
-    environment = _environment() | {"DLQ_ALERT_URLS": f"json://{web.host}/"}
-    if "roles" in example:
-        environment |= _build_psql_environment(connection)
-    elif "psql" in example:
-        with request.getfixturevalue("empty_database").connect() as empty:
-            create_host_tables(empty)
-            environment |= _build_psql_environment(empty)
-    done = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {example}"],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    monkeypatch.setenv("DLQ_ALERT_URLS", f"json://{web.host}/")
+    if re.fullmatch(r"[\w ./:=,\"-]+", example) and not example.startswith("dlq reports open"):
+        ended = dlq(*shlex.split(example)[1:])
+    else:
+        environment = _environment()
+        if "roles" in example:
+            environment |= _build_psql_environment(connection)
+        elif "psql" in example:
+            with request.getfixturevalue("empty_database").connect() as empty:
+                create_host_tables(empty)
+                environment |= _build_psql_environment(empty)
+        done = subprocess.run(
+            ["bash", "-c", f"set -o pipefail; {example}"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        ended = Ended(done.returncode, done.stdout, done.stderr)
     # On stderr an export prints its count, a list its next cursor, and slow work its progress.
     expected = r"^(([\d,]+ deaths to|There may be more:) .*|.* so far)\n"
-    rest = re.sub(expected, "", done.stderr, flags=re.MULTILINE)
+    rest = re.sub(expected, "", ended.err, flags=re.MULTILINE)
     # What a proposal offers, and the next command.
     rest = "" if example.startswith("dlq adopt") else rest
-    assert (done.returncode, rest) == (0, "")
+    assert (ended.code, rest) == (0, "")
 
 
 @pytest.mark.parametrize("example", [line for line in examples() if line.startswith(LONG)])

@@ -70,7 +70,7 @@ with database.connect() as connection:
 
 def test_killed_export_leaves_no_partial_file(database: Database, tmp_path: Path) -> None:
     """`make drill` kills more exports."""
-    assert survive_kills(database, tmp_path, kills=6, seed=1) > 0
+    assert survive_kills(database, tmp_path, kills=4, seed=1) > 0
 
 
 def test_full_or_read_only_disk_is_reported_and_keeps_the_old_files(

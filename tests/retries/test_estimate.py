@@ -22,9 +22,9 @@ TERMS = FixTerms(lookahead=timedelta(minutes=2))
 # Aggregates and their events, in the order of their deaths.
 SHAPES = {
     "many aggregates": [1] * 700,
-    "one aggregate": [80],
-    "skewed": [60, 20, 5, 5, *[1] * 300],
-    "skewed, the long one last": [*[1] * 300, 2, 2, 60],
+    "one aggregate": [40],
+    "skewed": [30, 10, 5, 5, *[1] * 150],
+    "skewed, the long one last": [*[1] * 150, 2, 2, 30],
 }
 POLICIES = {
     "fast": RetryPolicy(),

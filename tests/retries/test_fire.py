@@ -329,18 +329,18 @@ def crowded(database: Database, *, fixes: int, count: int) -> None:
     importlib.util.find_spec(PACKAGE) is None, reason="the embedded extra is not installed"
 )
 def test_a_fix_whose_runs_and_server_are_killed_releases_every_target_once(tmp_path: Path) -> None:
-    """20 kills and three crashes of the server, while a worker delivers; `make drill` has more."""
-    killed_at_random(tmp_path, kills=20, crashes=3, count=240)
+    """Ten kills and two crashes of the server, while a worker delivers; `make drill` has more."""
+    killed_at_random(tmp_path, kills=10, crashes=2, count=240)
 
 
 def test_a_fix_that_is_stopped_by_killed_processes_keeps_the_books(database: Database) -> None:
-    """Twelve kills; `make drill` has fifty. Each target is delivered at most once a release."""
-    assert stopped_at_random(database, kills=12, count=300) > 0
+    """Six kills; `make drill` has fifty. Each target is delivered at most once a release."""
+    assert stopped_at_random(database, kills=6, count=300) > 0
 
 
 def test_probes_that_are_killed_keep_the_books(database: Database) -> None:
-    """Ten kills; `make drill` has a hundred. What is not parked is delivered in the end."""
-    assert probed_at_random(database, kills=10, count=60) > 0
+    """Five kills; `make drill` has a hundred. What is not parked is delivered in the end."""
+    assert probed_at_random(database, kills=5, count=60) > 0
 
 
 def test_a_crowd_on_the_same_events_keeps_the_books(database: Database) -> None:

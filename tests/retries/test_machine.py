@@ -27,4 +27,4 @@ def play(outbox: ShapedOutbox, *, examples: int, steps: int, shrink: bool = Fals
 
 def test_the_invariants_hold_for_any_history(outbox: ShapedOutbox) -> None:
     """`make drill` plays many more."""
-    play(outbox, examples=12, steps=25)
+    play(outbox, examples=8, steps=25)

@@ -38,7 +38,7 @@ def test_a_batch_of_outcomes_costs_the_same_for_any_number_of_retries(
 ) -> None:
     """Counted in database pages: the ledger is not scanned to find or to write outcomes."""
     costs = []
-    for more in (2_000, 8_000):
+    for more in (1_000, 5_000):
         connection.execute(
             "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
             " last_error)"
@@ -365,7 +365,7 @@ def test_a_batch_of_a_recall_costs_the_same_for_any_number_of_retries(
 ) -> None:
     """Counted in database pages, with what the function of the batch reads and writes."""
     costs = []
-    for more in (2_000, 16_000):
+    for more in (1_000, 6_000):
         connection.execute(
             "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
             " last_error)"

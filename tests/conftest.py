@@ -67,6 +67,7 @@ _SLOWEST = (
     "retries/test_fire",
     "demo/test_demo",
     "cli/test_main",
+    "cli/test_examples",
     "defs/test_survival",
     "defs/test_celery",
     "tests/test_guide",

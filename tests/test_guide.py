@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import time
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -205,11 +206,18 @@ def require_options(words: list[str]) -> None:
     """Check that the help of this command names its options."""
     options = [word for word in words if word.startswith("-")]
     first = next((index for index, word in enumerate(words) if word.startswith("-")), len(words))
-    help_text = subprocess.run(
-        [BIN / words[0], *words[1:first], "--help"], capture_output=True, text=True, check=False
+    help_text = read_help(*words[:first])
+    assert [option for option in options if option not in help_text] == [], words
+
+
+@cache
+def read_help(program: str, *words: str) -> str:
+    """Return the help of a command of Dagster, which takes seconds to start."""
+    done = subprocess.run(
+        [BIN / program, *words, "--help"], capture_output=True, text=True, check=False
     )
-    assert help_text.returncode == 0, words
-    assert [option for option in options if option not in help_text.stdout] == [], words
+    assert done.returncode == 0, (program, words)
+    return done.stdout
 
 
 def test_every_variable_of_the_guide_is_read_by_a_process() -> None:

@@ -32,8 +32,6 @@ from dlq_pipelines.errors import DlqError, NotFoundError, RefusedError
 from dlq_pipelines.installation import create_tables
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.embedded.programs import find_programs
-from dlq_pipelines.postgres.migrate import create_host_tables
-from tests.alerts.servers import Received, http_server
 from tests.cli.conftest import Ended, Run
 from tests.cli.test_fixes import FIX_KEYS
 from tests.databases import with_dagster
@@ -68,13 +66,6 @@ ON_THE_DATABASE = (
     ["up"],
     ["serve"],
 )
-
-
-@pytest.fixture
-def web() -> Iterator[Received]:
-    """A channel that receives alerts."""
-    with http_server() as received:
-        yield received
 
 
 def commands_and_groups() -> dict[str, click.Command]:
@@ -173,47 +164,6 @@ def test_help_imports_only_the_modules_that_it_needs(
 )
 def test_the_help_names_what_all_selects(run_command: Run, command: str, selected: str) -> None:
     assert f"--all {selected}" in " ".join(run_command(*command.split(), "--help").out.split())
-
-
-@pytest.mark.parametrize("example", [line for line in examples() if not line.startswith(LONG)])
-def test_every_example_of_the_help_runs(
-    request: pytest.FixtureRequest,
-    dlq: Run,
-    connection: Connection,
-    monkeypatch: pytest.MonkeyPatch,
-    web: Received,
-    example: str,
-) -> None:
-    """On a database with causes and fixes; scripts for psql on a new database.
-
-    In a shell if it has a pipe or a redirection, or opens a program.
-    """
-    _seed(connection)
-    monkeypatch.setenv("DLQ_ALERT_URLS", f"json://{web.host}/")
-    if re.fullmatch(r"[\w ./:=,\"-]+", example) and not example.startswith("dlq reports open"):
-        ended = dlq(*shlex.split(example)[1:])
-    else:
-        environment = _environment()
-        if "roles" in example:
-            environment |= _build_psql_environment(connection)
-        elif "psql" in example:
-            with request.getfixturevalue("empty_database").connect() as empty:
-                create_host_tables(empty)
-                environment |= _build_psql_environment(empty)
-        done = subprocess.run(
-            ["bash", "-c", f"set -o pipefail; {example}"],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        ended = Ended(done.returncode, done.stdout, done.stderr)
-    # On stderr an export prints its count, a list its next cursor, and slow work its progress.
-    expected = r"^(([\d,]+ deaths to|There may be more:) .*|.* so far)\n"
-    rest = re.sub(expected, "", ended.err, flags=re.MULTILINE)
-    # What a proposal offers, and the next command.
-    rest = "" if example.startswith("dlq adopt") else rest
-    assert (ended.code, rest) == (0, "")
 
 
 @pytest.mark.parametrize("example", [line for line in examples() if line.startswith(LONG)])

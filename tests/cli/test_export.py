@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.cli.main import main
 from dlq_pipelines.exports.formats import EXPORT_SCHEMA
 from dlq_pipelines.postgres.connect import Connection
 from tests.rows import date_deaths_by_due_times
@@ -26,8 +27,17 @@ Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 
 @pytest.fixture
-def run(home: Path, connection: Connection, tmp_path: Path) -> Run:
-    """Return a function that runs the command in its own folder, with five deaths of two types."""
+def run(
+    home: Path,
+    connection: Connection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> Run:
+    """Return a function that runs the command in a new folder, with five deaths of two types.
+
+    It runs in the test's process: another one imports Arrow for a second first.
+    """
     connection.execute(
         "insert into outbox_event"
         " (aggregate_type, aggregate_id, event_type, payload, status, last_error, next_run_at)"
@@ -39,13 +49,18 @@ def run(home: Path, connection: Connection, tmp_path: Path) -> Run:
     classify_deaths(connection, zone=ZoneInfo("UTC"))
     assert home.parent == tmp_path
 
+    monkeypatch.chdir(tmp_path)
+
     def command(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[bytes]":
-        return subprocess.run(
-            [str(Path(sys.executable).parent / "dlq"), "dead-events", "export", *arguments],
-            check=False,
-            capture_output=True,
-            cwd=tmp_path,
-            env={**os.environ, **environment},
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["dlq", "dead-events", "export", *arguments])
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            with pytest.raises(SystemExit) as ended:
+                main()
+        code = ended.value.code
+        return subprocess.CompletedProcess(
+            arguments, code if isinstance(code, int) else 0, *capfdbinary.readouterr()
         )
 
     return command

@@ -75,7 +75,7 @@ def test_a_terminal_gets_columns_and_a_pipe_gets_tabs(dlq: Run) -> None:
     assert all(cell in shown for line in lines for cell in line)
 
 
-@pytest.mark.parametrize("columns", [40, 80, 120, 200])
+@pytest.mark.parametrize("columns", [40, 80, 200])
 @pytest.mark.parametrize(
     "listed", [("dead-events", "list"), ("fixes", "list"), ("causes", "list"), ("fixes", "parked")]
 )

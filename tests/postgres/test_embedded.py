@@ -517,7 +517,6 @@ def query_by_adbc(url: str) -> Any:
         return cursor.fetchone()
 
 
-@pytest.mark.parametrize("query", [query_by_psycopg, query_by_sqlalchemy, query_by_adbc])
 @pytest.mark.parametrize(
     "folder",
     ["home", "deep/" * 40 + "home", "a, b:c@d $(exit 3) \"q\" 'q' % ü"],
@@ -528,12 +527,13 @@ def test_the_url_works_with_every_driver_and_path(
     cleanup: Callable[[Path], Path],
     monkeypatch: pytest.MonkeyPatch,
     folder: str,
-    query: Callable[[str], Any],
 ) -> None:
     """A long path, special characters and the PGPORT of another server do not change the URL."""
     monkeypatch.setenv("PGPORT", "6543")
     with start_server(cleanup(tmp_path / folder)) as server:
-        assert query(server.ensure_database("dlq-Test_1")) == ("dlq-Test_1",)
+        url = server.ensure_database("dlq-Test_1")
+        for query in (query_by_psycopg, query_by_sqlalchemy, query_by_adbc):
+            assert query(url) == ("dlq-Test_1",)
 
 
 def test_the_name_of_a_database_is_quoted(home: Path) -> None:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -12,6 +13,7 @@ import pytest
 
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.fingerprint import compute_cause_id
+from dlq_pipelines.cli import progress
 from dlq_pipelines.cli.main import main
 from dlq_pipelines.postgres.connect import Connection
 from tests.rows import add_events, kill
@@ -58,8 +60,14 @@ def read_words(ended: Ended) -> str:
     return " ".join(ended.out.split())
 
 
+def stop_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop the clock of progress, which prints a line if a command takes ten seconds."""
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: 0.0))
+
+
 def _build_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Return a function that runs a command; an exception that leaves `main()` fails the test."""
+    stop_progress(monkeypatch)
 
     def run(*arguments: str) -> Ended:
         monkeypatch.setattr(sys, "argv", ["dlq", *arguments])

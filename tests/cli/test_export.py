@@ -21,6 +21,7 @@ from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.cli.main import main
 from dlq_pipelines.exports.formats import EXPORT_SCHEMA
 from dlq_pipelines.postgres.connect import Connection
+from tests.cli.conftest import stop_progress
 from tests.rows import date_deaths_by_due_times
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -50,6 +51,7 @@ def run(
     assert home.parent == tmp_path
 
     monkeypatch.chdir(tmp_path)
+    stop_progress(monkeypatch)
 
     def command(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[bytes]":
         with monkeypatch.context() as patch:

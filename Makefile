@@ -33,7 +33,7 @@ TRUE_CLOCK := --ignore-glob '*/test_embedded.py' --ignore-glob '*/test_guide.py'
     --ignore-glob '*/test_survival.py' --ignore-glob '*/test_ui.py' \
     --ignore-glob '*/archive/test_fire.py' --ignore-glob '*/retries/test_fire.py'
 
-test-midnight: $(DEV) ## Run tests while midnight passes (CLOCK='2026-10-25 00:59:30': another time)
+test-midnight: $(DEV) ## Run tests while midnight passes (CLOCK='2027-10-31 00:59:30': another time)
 	@set -e; for tests in $(MIDNIGHT_TESTS); do \
 	    $(BIN)/python -m tests.clock '$(CLOCK)' -- $(BIN)/python -m tests.with_postgres -- \
 	        $(BIN)/pytest -n $(JOBS) $(TRUE_CLOCK) tests/$$tests; \

@@ -1,6 +1,6 @@
 """Runs a command with a shifted clock.
 
-`python -m tests.clock '2026-10-25 00:59' -- COMMAND ...` runs the command, and all processes that
+`python -m tests.clock '2027-10-31 00:59' -- COMMAND ...` runs the command, and all processes that
 it starts, with a clock that starts at that time in UTC. With `midnight`
 as the time it starts half a minute before the next midnight. It needs a C compiler.
 """

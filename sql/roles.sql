@@ -5,7 +5,7 @@
 --     dlq migrate --print roles | psql
 --
 -- operator: Dagster's jobs, and people who use the command line or the HTTP API. reader: reports, dashboards, queries.
--- flagger: flags fixes, and nothing else. worker: takes events and records their outcomes.
+-- flagger: flags fixes and notes deployments, and nothing else. worker: takes events and records their outcomes.
 -- None of the roles can log in: create accounts for people and processes and make them members.
 
 select format('create role %I', name) from (values (:'operator'), (:'reader'), (:'flagger'), (:'worker')) as r (name)
@@ -41,7 +41,7 @@ revoke update on :"dlq_schema".death from :"operator";
 grant update (cause_id, detail, ended_at) on :"dlq_schema".death to :"operator";
 -- What is never deleted.
 revoke delete on :"dlq_schema".cause, :"dlq_schema".cause_alias, :"dlq_schema".cause_day, :"dlq_schema".fix,
-    :"dlq_schema".fix_stage, :"dlq_schema".fix_outcome, :"dlq_schema".export_day from :"operator";
+    :"dlq_schema".fix_stage, :"dlq_schema".fix_outcome, :"dlq_schema".export_day, :"dlq_schema".deployment from :"operator";
 -- To lock an event through the view, PostgreSQL wants the right to update some column of it: an
 -- expression, which nobody can update. The view has the rights of its owner.
 grant update (dead) on :"dlq_schema".outbox to :"operator";
@@ -62,7 +62,7 @@ where n.nspname = :'dlq_schema' and prokind = 'f' and provolatile <> 'v' and not
 \gexec
 
 grant usage on schema :"dlq_schema" to :"flagger";
-grant execute on function :"dlq_schema".flag_fix to :"flagger";
+grant execute on function :"dlq_schema".flag_fix, :"dlq_schema".note_deployment to :"flagger";
 
 -- The worker sees nothing of ours: the trigger that records deaths has the rights of its owner.
 grant usage on schema :"outbox_schema" to :"worker";

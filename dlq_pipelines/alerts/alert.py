@@ -400,6 +400,25 @@ def list_alerts(
     return [_build_alert(row) for row in rows]
 
 
+def get_alert(connection: Connection, key: str) -> Alert:
+    """Return the alert of that key.
+
+    Raises:
+        NotFoundError: the alert does not exist.
+    """
+    row = connection.run("alert.get", key=key).fetchone()
+    if row is None:
+        raise build_unknown_alert_error(key)
+    return _build_alert(row)
+
+
+def build_unknown_alert_error(key: str) -> NotFoundError:
+    """Return the error for an alert that does not exist."""
+    return NotFoundError(
+        f"There is no alert {key!r}.", "`dlq alerts list` lists alerts by their keys."
+    )
+
+
 def silence_alert(
     connection: Connection,
     key: str,
@@ -421,9 +440,7 @@ def silence_alert(
     with connection.transaction():
         row = connection.run("alert.lock", key=key).fetchone()
         if row is None:
-            raise NotFoundError(
-                f"There is no alert {key!r}.", "`dlq alerts list` lists alerts by their keys."
-            )
+            raise build_unknown_alert_error(key)
         silenced = replace(_build_alert(row), silenced_until=until)
         if not options.dry_run:
             connection.run("alert.silence", key=key, until=until)

@@ -36,6 +36,7 @@ from dlq_pipelines.alerts.rules import (
 from dlq_pipelines.causes.counts import LABELS
 from dlq_pipelines.causes.escalation import DAYS_COMPARED, MIN_DEATHS, is_escalating
 from dlq_pipelines.day import compute_midnight
+from dlq_pipelines.deployments import Deployment
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.text import RedactTexts
 
@@ -129,7 +130,7 @@ def _read_lists(
     now, limit = figures.now, _MAX_LISTED
     return replace(
         figures,
-        new_causes=_build_causes(
+        new_causes=_build_new_causes(
             reader.read_list(
                 "new_cause", "alert.new_causes", since=now - _NEW, muted=muted, limit=limit
             )
@@ -226,6 +227,14 @@ def _read_escalating(
 
 def _build_causes(rows: Iterable[DictRow]) -> tuple[AlertCause, ...]:
     return tuple(AlertCause(**row) for row in rows)
+
+
+def _build_new_causes(rows: Iterable[DictRow]) -> tuple[AlertCause, ...]:
+    deployed = [(row, Deployment.from_json(row.pop("deployment"))) for row in rows]
+    return tuple(
+        AlertCause(**row, beginning=found.describe_delay(row["since"]) if found else "")
+        for row, found in deployed
+    )
 
 
 def _redact_causes(causes: Sequence[AlertCause], redact: RedactTexts) -> tuple[AlertCause, ...]:

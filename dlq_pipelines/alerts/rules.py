@@ -88,6 +88,7 @@ class AlertCause:
         owner: who resolves it.
         details: the first of its details that are news.
         details_found: the number of these details.
+        beginning: which deployment a new cause followed, such as `6 minutes after checkout v42`.
     """
 
     id: str
@@ -97,6 +98,7 @@ class AlertCause:
     owner: str | None = None
     details: Sequence[str] = ()
     details_found: int = 0
+    beginning: str = ""
 
 
 @dataclass(frozen=True)
@@ -544,7 +546,7 @@ def _find_causes(figures: AlertFigures) -> Iterator[Finding]:
                 rule,
                 Severity.WARNING,
                 f"{title}: {sanitize_line(cause.title, 200)}{_list_details(cause)}",
-                f"{since} at {cause.since:%Y-%m-%d %H:%M} UTC. "
+                f"{since} at {cause.since:%Y-%m-%d %H:%M} UTC{_describe_beginning(cause)}. "
                 f"`dlq causes show {cause.id}` shows details.",
                 of=cause.id,
                 event_type=cause.event_type,
@@ -570,6 +572,10 @@ def _find_escalating_causes(figures: AlertFigures) -> Iterator[Finding]:
             event_type=cause.event_type,
             owner=cause.owner,
         )
+
+
+def _describe_beginning(cause: AlertCause) -> str:
+    return f", {cause.beginning}" if cause.beginning else ""
 
 
 def _list_details(cause: AlertCause) -> str:

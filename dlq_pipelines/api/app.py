@@ -18,6 +18,7 @@ from dlq_pipelines.api import (
     audit,
     causes,
     dead_events,
+    deployments,
     erase,
     fixes,
     health,
@@ -36,7 +37,18 @@ from dlq_pipelines.settings import Settings
 from dlq_pipelines.web.app import PAGE_NAMES, add_pages
 
 # One module per concept, in the order of the documentation.
-CONCEPTS = (dead_events, causes, fixes, archive, erase, reports, alerts, audit, metrics)
+CONCEPTS = (
+    dead_events,
+    causes,
+    fixes,
+    deployments,
+    archive,
+    erase,
+    reports,
+    alerts,
+    audit,
+    metrics,
+)
 # uvicorn answers a longer request line itself, before the guard and the error handlers see it.
 _DESCRIPTION = """\
 A request line has at most 64 KiB. The server answers a longer one with status 400 and plain text,

@@ -54,6 +54,12 @@ class FlagFixBody(SelectionBody):
     owner: str | None = Field(
         default=None, max_length=200, description="The person or team to ask."
     )
+    deployment: int | None = Field(
+        default=None,
+        ge=1,
+        le=BIGINT_MAX,
+        description="Id of the deployment that carries the fix.",
+    )
     not_before: str | None = Field(
         default=None, description="Earliest time of the first stage; default: now."
     )

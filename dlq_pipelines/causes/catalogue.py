@@ -17,6 +17,7 @@ from psycopg.rows import DictRow
 from dlq_pipelines.audit import AuditContext, RunOptions, record_audit_entry
 from dlq_pipelines.causes.classify import MAX_DETAILS, DetailKey, extract_excerpt
 from dlq_pipelines.causes.title import build_title
+from dlq_pipelines.deployments import Deployment
 from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.outbox.selection import build_merged_cause_error, build_unknown_cause_error
 from dlq_pipelines.paging import decode_cursor, encode_cursor
@@ -33,6 +34,8 @@ MAX_MUTE = timedelta(days=366)
 # Details that a list shows of each cause.
 _LISTED_DETAILS = 5
 _LISTED_CHANGES = 50
+# Ids that the refusal of an ambiguous one names.
+_NAMED_IDS = 4
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Cause:
         deaths: all deaths of the cause and its members, from the rollup.
         dead: events that are dead now because of it.
         members: the causes that are merged into it.
+        deployment: the last one within the hour before the first death; None: none was noted.
         details: its details with most deaths, those of the members included: five in a list.
     """
 
@@ -89,15 +93,28 @@ class Cause:
     deaths: int
     dead: int
     members: tuple[str, ...]
+    deployment: Deployment | None
     details: tuple[CauseDetail, ...]
 
     @property
     def title(self) -> str:
-        """Its name, or else its exception type and template, or the detail of most deaths."""
-        details = [(detail.detail, detail.deaths) for detail in self.details[:1]]
+        """Its name, or else its exception type and template, with the detail that most name.
+
+        By the events that are dead now: a detail that is fixed would mislead a person who looks
+        for what to fix. Without any, by all deaths.
+        """
+        counts = [
+            (detail.detail, detail.dead if self.dead else detail.deaths) for detail in self.details
+        ]
+        details = sorted(counts, key=lambda counted: -counted[1])[:1]
         return self.name or build_title(
-            self.exception_type, self.template, details, deaths=self.deaths
+            self.exception_type, self.template, details, deaths=self.dead or self.deaths
         )
+
+    @property
+    def beginning(self) -> str:
+        """Which deployment its first death followed: `6 minutes after checkout v42`; else empty."""
+        return self.deployment.describe_delay(self.first_seen) if self.deployment else ""
 
     @property
     def cursor(self) -> str:
@@ -199,6 +216,32 @@ def get_cause(connection: Connection, cause_id: str) -> Cause:
     if row["outdated"]:
         return get_cause(connection, row["merged_into"])
     raise build_merged_cause_error(cause_id, row["merged_into"])
+
+
+def find_cause_id(connection: Connection, text: str) -> str:
+    """Return the id of the only cause whose id is a text or begins with it.
+
+    The version may be left out: `3f9a` finds `v2-3f9a0c6d2b7e4a51`. Another text is returned as it
+    is: the operation that takes it says that there is no such cause.
+
+    Raises:
+        RefusedError: several ids begin with it.
+    """
+    wanted = text.strip()
+    if not wanted:
+        return text
+    rows = connection.run("cause.starting_with", text=wanted, limit=_NAMED_IDS + 1)
+    found = [row["id"] for row in rows]
+    if wanted in found or not found:
+        return wanted
+    if len(found) > 1:
+        more = " and others" if len(found) > _NAMED_IDS else ""
+        raise RefusedError(
+            f"The ids of several causes begin with {wanted!r}: {', '.join(found[:_NAMED_IDS])}"
+            f"{more}.",
+            "Write more of the id.",
+        )
+    return str(found[0])
 
 
 def redact_causes(causes: Iterable[Cause], redact: RedactTexts) -> list[Cause]:
@@ -457,6 +500,7 @@ def _fetch_causes(
             deaths=row["deaths"],
             dead=row["dead"],
             members=tuple(row["members"]),
+            deployment=Deployment.from_json(row["deployment"]),
             details=tuple(by_cause[row["id"]]),
         )
         for row in rows

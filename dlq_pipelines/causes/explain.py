@@ -18,6 +18,7 @@ from dlq_pipelines.causes.separate import EventSample, Separation, find_separati
 from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.outbox.offers import require_offer
 from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.text import format_count
 
 # Events of each kind that are compared.
 COMPARED_EVENTS = 2_000
@@ -60,12 +61,13 @@ class CauseExplanation:
             return "Nothing to compare: the cause has no dead events."
         if not found.delivered:
             return (
-                f"Nothing to compare {found.dead:,} dead events with: no delivered event of the "
-                "same types is known."
+                f"Nothing to compare {format_count(found.dead, 'dead event')} with: no delivered "
+                "event of the same types is known."
             )
         if not found.findings:
             return (
-                f"Nothing separates {found.dead:,} dead from {found.delivered:,} delivered events."
+                f"Nothing separates {format_count(found.dead, 'dead event')} from "
+                f"{found.delivered:,} delivered ones."
             )
         best = found.findings[0]
         return (

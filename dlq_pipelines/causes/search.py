@@ -19,11 +19,13 @@ class CauseFilter:
         state: open, fixing, fixed, regressed or muted.
         owner: the owner, in any case.
         text: a part of the title, in any case.
+        ids: the causes; see `list_causes_of_type`.
     """
 
     state: str | None = None
     owner: str | None = None
     text: str | None = None
+    ids: frozenset[str] | None = None
 
     def matches(self, cause: Cause, *, now: datetime) -> bool:
         """Return whether a cause meets all that was given."""
@@ -31,6 +33,7 @@ class CauseFilter:
             (self.state is None or cause.state(now) == self.state)
             and (self.owner is None or (cause.owner or "").casefold() == self.owner.casefold())
             and (self.text is None or self.text.casefold() in cause.title.casefold())
+            and (self.ids is None or cause.id in self.ids)
         )
 
 
@@ -40,6 +43,15 @@ class CauseSearch:
 
     causes: tuple[Cause, ...]
     next: str | None
+
+
+def list_causes_of_type(connection: Connection, event_type: str) -> frozenset[str]:
+    """Return the causes that events of a type have died of, by the rollup.
+
+    A merged cause is returned as the cause that it is merged into.
+    """
+    rows = connection.run("cause.of_event_type", event_type=event_type)
+    return frozenset(row["id"] for row in rows)
 
 
 def search_causes(

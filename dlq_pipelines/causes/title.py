@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 # From this share of the deaths on, a title says the detail instead of a placeholder.
 _MIN_SHARE = 0.8
+# A function of the application, which is the detail of an error that names nothing.
+_PLACE = re.compile(r"\S+\.\w+ in \S+")
 # The placeholder of a name, as templates write it, with or without quotes.
 _NAME = re.compile(r"""(["'`]?)<(?:name|word)>\1""")
 
@@ -29,6 +31,8 @@ def build_title(
 
 def _name_detail(template: str, detail: str) -> str:
     """Put the detail in place of the only name of a template, otherwise after it."""
+    if _PLACE.fullmatch(detail):
+        return f"{template} ({detail})".lstrip()
     if _NAME.fullmatch(template):
         return f"'{detail}'"
     if len(_NAME.findall(template)) == 1:

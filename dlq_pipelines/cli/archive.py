@@ -110,7 +110,7 @@ def restore_events_command(
 
     audit, options = prepare_change(actor, reason, dry_run=dry_run)
     with open_session() as (connection, settings):
-        selection = build_selection(filters, settings, ids)
+        selection = build_selection(connection, filters, settings, ids)
         done = apply_to_many(
             lambda options: restore_events(connection, selection, audit=audit, options=options),
             options,

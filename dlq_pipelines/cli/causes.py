@@ -1,7 +1,7 @@
 """`dlq causes`: list, classify and correct the causes of death."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -43,7 +43,11 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 CauseId = Annotated[
-    str, typer.Argument(help="The cause, as `dlq causes list` lists it.", metavar="CAUSE")
+    str,
+    typer.Argument(
+        help="The cause, as `dlq causes list` lists it, or the beginning of its id.",
+        metavar="CAUSE",
+    ),
 ]
 
 
@@ -94,12 +98,14 @@ def show_cause_command(cause: CauseId, format: OutputFormat = OutputFormat.TABLE
 
     Example: `dlq causes show v2-3f9a0c6d2b7e4a51`
     """
-    from dlq_pipelines.causes.catalogue import describe_cause
+    from dlq_pipelines.causes.catalogue import describe_cause, find_cause_id
     from dlq_pipelines.installation import build_probe_policy, build_redact_errors
     from dlq_pipelines.retries.probes import describe_probes
 
     with open_session() as (connection, settings):
-        found = describe_cause(connection, cause, redact=build_redact_errors(settings))
+        found = describe_cause(
+            connection, find_cause_id(connection, cause), redact=build_redact_errors(settings)
+        )
         probes = describe_probes(connection, found.cause.id, policy=build_probe_policy(settings))
     if format is not OutputFormat.TABLE:
         print_record(asdict(found) | {"probes": asdict(probes)}, format=format)
@@ -108,6 +114,7 @@ def show_cause_command(cause: CauseId, format: OutputFormat = OutputFormat.TABLE
         "state": found.cause.state(datetime.now(UTC)),
         "probe": None,
         "probes": str(probes),
+        "deployment": found.cause.beginning,
         "details": None,
     }
     print_table(
@@ -160,13 +167,14 @@ def explain_cause_command(
 
     Example: `dlq causes explain v2-3f9a0c6d2b7e4a51`
     """
+    from dlq_pipelines.causes.catalogue import find_cause_id
     from dlq_pipelines.causes.explain import explain_cause
     from dlq_pipelines.installation import build_hides_path
 
     with open_session() as (connection, settings):
         explanation = explain_cause(
             connection,
-            cause,
+            find_cause_id(connection, cause),
             detail=detail,
             zone=settings.zone,
             is_hidden=build_hides_path(settings),
@@ -312,7 +320,7 @@ def merge_causes_command(
 
     prepared = prepare_change(actor, reason, dry_run=dry_run)
     _change_cause(
-        merge_causes, causes[0], into=into, also=causes[1:], prepared=prepared, format=format
+        merge_causes, causes[0], others=[*causes[1:], into], prepared=prepared, format=format
     )
 
 
@@ -544,12 +552,31 @@ def _change_cause(
     *arguments: Any,
     prepared: "tuple[AuditContext, RunOptions]",
     format: OutputFormat,
-    **given: Any,
+    others: Sequence[str] | None = None,
 ) -> None:
-    """Change a cause; print what was changed, and the command that undoes it."""
+    """Change a cause; print what was changed, and the command that undoes it.
+
+    Args:
+        change_cause: changes it.
+        arguments: the cause, or what else the change is of, and values.
+        prepared: who makes the change, and how it runs.
+        format: of the output.
+        others: of a merge: further causes, and the one that all become part of.
+    """
+    from dlq_pipelines.causes.catalogue import find_cause_id
+
     audit, options = prepared
+    given: dict[str, Any] = {}
     with open_session() as (connection, _):
-        change = change_cause(connection, *arguments, audit=audit, options=options, **given)
+        subject, *rest = arguments
+        if isinstance(subject, str):  # an undo takes the number of a change
+            subject = find_cause_id(connection, subject)
+        if others is not None:
+            given |= {
+                "into": find_cause_id(connection, others[-1]),
+                "also": [find_cause_id(connection, other) for other in others[:-1]],
+            }
+        change = change_cause(connection, subject, *rest, audit=audit, options=options, **given)
     if format is not OutputFormat.TABLE:
         print_record(asdict(change), format=format)
         return

@@ -46,6 +46,7 @@ from dlq_pipelines.text import (
     format_aggregate,
     format_count,
     format_seconds,
+    sanitize_line,
     sanitize_text,
 )
 from dlq_pipelines.validate import parse_event_id
@@ -87,7 +88,7 @@ def list_dead_events_command(
     from dlq_pipelines.outbox.dead_events import DeadEvent, list_dead_events
 
     with open_session() as (connection, settings):
-        selection = build_selection(filters, settings, ids, default_all=True)
+        selection = build_selection(connection, filters, settings, ids, default_all=True)
         page = list_dead_events(connection, selection, limit=limit, offset=offset, after=after)
     brief = [
         {
@@ -126,11 +127,13 @@ def count_dead_events_command(
 
     Example: `dlq dead-events stats --aggregate-type order`
     """
+    from dlq_pipelines.causes.catalogue import get_causes
     from dlq_pipelines.outbox.dead_events import get_dead_event_stats
 
     with open_session() as (connection, settings):
-        selection = build_selection(filters, settings, ids, default_all=True)
+        selection = build_selection(connection, filters, settings, ids, default_all=True)
         found = get_dead_event_stats(connection, selection, now=datetime.now(UTC))
+        causes = get_causes(connection, [count.name for count in found.by_cause if count.name])
     if format is OutputFormat.JSON:
         print_record(asdict(found), format=format)
         return
@@ -139,16 +142,23 @@ def count_dead_events_command(
         "aggregate type": found.by_aggregate_type,
         "cause": found.by_cause,
     }
-    rows = [{"by": "all", "value": "", "events": found.total}]
+    titles = {cause.id: sanitize_line(cause.title, 100) for cause in causes.values()}
+    rows: list[dict[str, Any]] = [{"by": "all", "value": "", "events": found.total, "title": ""}]
     rows += [
-        {"by": group, "value": count.name or _UNCLASSIFIED, "events": count.events}
+        {
+            "by": group,
+            "value": count.name or _UNCLASSIFIED,
+            "events": count.events,
+            "title": titles.get(count.name or "", "") if group == "cause" else "",
+        }
         for group, counts in groups.items()
         for count in counts
     ]
     rows += [
-        {"by": "age", "value": _format_age(count), "events": count.events} for count in found.by_age
+        {"by": "age", "value": _format_age(count), "events": count.events, "title": ""}
+        for count in found.by_age
     ]
-    print_list("stats", rows, format=format)
+    print_list("stats", rows, format=format, optional=("title",))
 
 
 @app.command("show")
@@ -262,7 +272,7 @@ def retry_events_command(
 
     audit, options = prepare_change(actor, reason, dry_run=dry_run)
     with open_session() as (connection, settings):
-        selection = build_selection(filters, settings, ids)
+        selection = build_selection(connection, filters, settings, ids)
         events_per_second = resolve_rate(rate, settings)
         max_retries = None if parked or ids else settings.max_retries
         done = retry_many(
@@ -306,7 +316,7 @@ def recall_events_command(
 
     audit, options = prepare_change(actor, reason, dry_run=dry_run)
     with open_session() as (connection, settings):
-        selection = build_selection(filters, settings, ids)
+        selection = build_selection(connection, filters, settings, ids)
         done = recall_retries(connection, selection, audit=audit, options=options)
     hint = "See an event: `dlq dead-events show ID`."
     print_recalled(done, hint=hint, dry_run=dry_run, format=format)
@@ -335,7 +345,7 @@ def discard_events_command(
 
     audit, options = prepare_change(actor, reason, dry_run=dry_run)
     with open_session() as (connection, settings):
-        selection = build_selection(filters, settings, ids)
+        selection = build_selection(connection, filters, settings, ids)
         done = apply_to_many(
             lambda options: discard_events(connection, selection, audit=audit, options=options),
             options,

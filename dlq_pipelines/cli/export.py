@@ -77,7 +77,7 @@ def export_deaths_command(
         _open_output(output, format) as file,
         show_progress("Reading", "death") as report,
     ):
-        selection = build_selection(filters, settings, ids, default_all=True)
+        selection = build_selection(connection, filters, settings, ids, default_all=True)
         file_format = ExportFormat("jsonl" if format is DownloadFormat.JSON else format)
         rows = export_selected(
             connection,

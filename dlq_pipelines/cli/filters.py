@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dataclasses import Field
 
     from dlq_pipelines.outbox.selection import Selection
+    from dlq_pipelines.postgres.connect import Connection
     from dlq_pipelines.settings import Settings
     from dlq_pipelines.validate import EventId
 
@@ -48,15 +49,22 @@ def with_filters(
 
 
 def build_selection(
+    connection: "Connection",
     filters: GivenFilters,
     settings: "Settings",
     ids: Sequence["EventId"] | None = None,
     *,
     default_all: bool = False,
 ) -> "Selection":
-    """Build the selection that the options of a command ask for; see `Selection.build`."""
+    """Build the selection that the options of a command ask for; see `Selection.build`.
+
+    A cause may be the beginning of an id; see `find_cause_id`.
+    """
+    from dlq_pipelines.causes.catalogue import find_cause_id
     from dlq_pipelines.outbox.selection import Selection
 
+    if filters.get("cause"):
+        filters = {**filters, "cause": find_cause_id(connection, filters["cause"])}
     return Selection.build(
         filters, settings.zone, ids, now=datetime.now(UTC), default_all=default_all
     )

@@ -87,6 +87,13 @@ _FLAG_OPTIONS = (
     _build_flag_option("link", str, "Version or address of the change."),
     _build_flag_option("owner", str, "Who answers questions about it."),
     _build_flag_option(
+        "deployment",
+        int,
+        "The deployment that carries it, as `dlq deployments list` lists it.",
+        min=1,
+        metavar="ID",
+    ),
+    _build_flag_option(
         "not_before", str, "Earliest start of the first stage.", "now", metavar="TIME"
     ),
     _build_flag_option(
@@ -160,7 +167,7 @@ def flag_fix_command(
     with open_session() as (connection, settings):
         terms = build_fix_terms(settings)
         flag = fixes.build_flag(
-            build_selection(filters, settings, ids),
+            build_selection(connection, filters, settings, ids),
             fixes.FlagInput(**flag_input),
             terms=terms,
             zone=settings.zone,
@@ -230,6 +237,7 @@ def show_fix_command(fix: FixId, format: OutputFormat = OutputFormat.TABLE) -> N
 
     Example: `dlq fixes show 1`
     """
+    from dlq_pipelines.deployments import get_deployment
     from dlq_pipelines.installation import build_fix_terms
     from dlq_pipelines.retries.fixes import get_fix_progress
     from dlq_pipelines.retries.timeline import read_fix_timeline, render_timeline_text
@@ -238,6 +246,7 @@ def show_fix_command(fix: FixId, format: OutputFormat = OutputFormat.TABLE) -> N
         now = datetime.now(UTC)
         found = get_fix_progress(connection, fix, now=now, terms=build_fix_terms(settings))
         timeline = read_fix_timeline(connection, fix, until=now)
+        deployment = found.fix.deployment and get_deployment(connection, found.fix.deployment)
     stages = [_summarize_stage(number, stage) for number, stage in found.stages.items()]
     progress = {"stages": stages, "next": found.next, "timeline": timeline}
     if format is OutputFormat.JSON:
@@ -247,7 +256,8 @@ def show_fix_command(fix: FixId, format: OutputFormat = OutputFormat.TABLE) -> N
         print_record(asdict(found.fix) | progress, format=format)
         return
     summary = _summarize_fix(found.fix, settings.zone) | {
-        "next" if found.fix.closed_at is None else "verdict": found.next
+        "deployment": deployment and str(deployment),
+        "next" if found.fix.closed_at is None else "verdict": found.next,
     }
     print_table([{"field": key, "value": value} for key, value in summary.items() if value])
     typer.echo()
@@ -423,7 +433,7 @@ def list_parked_events_command(
     from dlq_pipelines.retries.parked import ParkedEvent, list_parked_events
 
     with open_session() as (connection, settings):
-        selection = build_selection(filters, settings, default_all=True)
+        selection = build_selection(connection, filters, settings, default_all=True)
         found = list_parked_events(
             connection,
             max_retries=get_max_retries(connection, fix, default=settings.max_retries),
@@ -473,7 +483,7 @@ def release_parked_command(
 
     audit, options = prepare_change(actor, reason, dry_run=dry_run)
     with open_session() as (connection, settings):
-        selection = build_selection(filters, settings, ids, default_all=fix is not None)
+        selection = build_selection(connection, filters, settings, ids, default_all=fix is not None)
         max_retries = get_max_retries(connection, fix, default=settings.max_retries)
         events_per_second = resolve_rate(rate, settings)
         done = retry_many(

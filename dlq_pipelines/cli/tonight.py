@@ -72,6 +72,8 @@ def show_tonight_command(
 
 
 def _print_causes(recent: "RecentDeaths") -> None:
+    from dlq_pipelines.causes.recent import Recency
+
     print_table(
         [
             {
@@ -81,12 +83,13 @@ def _print_causes(recent: "RecentDeaths") -> None:
                 "usual": "" if item.usual is None else f"{item.usual:,.1f}",
                 "dead now": item.cause.dead,
                 "first death": item.first_death,
+                "began": item.cause.beginning if item.recency is Recency.NEW else "",
                 "title": sanitize_line(item.cause.title, 100),
             }
             for item in recent.causes
         ],
         empty="Nothing died since then.",
-        optional=("first death", "usual", "dead now"),
+        optional=("first death", "usual", "dead now", "began"),
     )
     if recent.unclassified:
         count = format_count(recent.unclassified, "death")

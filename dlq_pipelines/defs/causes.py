@@ -8,7 +8,12 @@ from typing import Any
 import dagster as dg
 
 from dlq_pipelines.alerts.rules import Severity
-from dlq_pipelines.causes.catalogue import Cause, list_causes, redact_causes
+from dlq_pipelines.causes.catalogue import (
+    Cause,
+    get_causes,
+    list_causes,
+    redact_causes,
+)
 from dlq_pipelines.causes.counts import count_causes, count_classified_deaths
 from dlq_pipelines.causes.explain import explain_causes
 from dlq_pipelines.causes.similar import find_similar_causes, find_similar_groups
@@ -201,6 +206,10 @@ def _define_causes_asset(outbox: Outbox) -> dg.AssetsDefinition:
                 zone=settings.zone,
                 is_hidden=build_hides_path(settings),
             )
+            beginnings = {
+                cause.id: cause.beginning
+                for cause in get_causes(connection, update.new_causes[:_EXPLAINED]).values()
+            }
             session.record_success("classify_deaths")
             if context.run.job_name == outbox.build_name("check_outbox"):
                 session.record_success("check_outbox")
@@ -218,8 +227,11 @@ def _define_causes_asset(outbox: Outbox) -> dg.AssetsDefinition:
                 "regressed_details": len(update.regressed_details),
                 "retries_settled": settled,
                 "new_causes_explained": build_table(
-                    ("cause", "what sets its events apart"),
-                    [(found.cause, str(found)) for found in explained],
+                    ("cause", "began", "what sets its events apart"),
+                    [
+                        (found.cause, beginnings.get(found.cause, ""), str(found))
+                        for found in explained
+                    ],
                 ),
                 "causes": build_table(header, rows),
                 "details": build_table(detail_header, details),

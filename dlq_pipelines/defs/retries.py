@@ -98,6 +98,10 @@ class FlagFixConfig(SelectionConfig):
     note: str = Field(description="What was fixed, in a sentence.")
     link: str | None = Field(default=None, description="Version or address of the change.")
     owner: str | None = Field(default=None, description="Person or team to contact.")
+    deployment: int | None = Field(
+        default=None,
+        description="Deployment that carries it, as `dlq deployments list` lists it.",
+    )
     actor: str = Field(description="Who flags the fix, for the audit log.")
     not_before: str | None = Field(
         default=None, description="Earliest start of the first stage: 2026-11-24T18:30."

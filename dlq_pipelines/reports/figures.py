@@ -248,6 +248,8 @@ class CauseFigures:
             there are several types.
         event_types: the most frequent event types with their deaths.
         event_type_count: number of event types.
+        beginning: of a cause that began on the day: which deployment its first death followed, such
+            as `6 minutes after checkout v42`; empty if none was noted before the end of the day.
         trend: deaths by day, oldest first, the day last.
         attempts: fewest, mean and most attempts before death.
         details: the details with most deaths, and new and regressed ones; at most 20.
@@ -274,6 +276,7 @@ class CauseFigures:
     last_seen: datetime
     trend: tuple[int, ...]
     attempts: tuple[int, float, int]
+    beginning: str = ""
     owner: str | None = None
     note: str | None = None
     muted_until: datetime | None = None

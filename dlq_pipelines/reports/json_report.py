@@ -94,6 +94,7 @@ def _build_cause(cause: CauseFigures) -> dict[str, Any]:
     limit = cause.escalation_limit
     return asdict(cause) | {
         "cause_id": cause.cause_id or None,
+        "beginning": cause.beginning or None,
         "escalation_limit": None if limit is None else round(limit, 3),
         "share": round(cause.share, 6),
         "event_types": [

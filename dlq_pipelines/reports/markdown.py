@@ -72,7 +72,8 @@ def _build_row(cause: CauseFigures, figures: ReportFigures) -> tuple[object, ...
         format_aggregates(cause),
         cause.deaths,
         format_percent(cause.share).replace(" ", "\u00a0"),
-        f"{cause.first_seen.astimezone(figures.window.zone):%Y-%m-%d}",
+        f"{cause.first_seen.astimezone(figures.window.zone):%Y-%m-%d}"
+        + (f", {cause.beginning}" if cause.beginning else ""),
         format_attempts(cause.attempts[0], cause.attempts[2]),
         f"{types} and {more_types} more" if more_types > 0 else types,
         cause.owner or "",

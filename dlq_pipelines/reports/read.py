@@ -18,6 +18,7 @@ from dlq_pipelines.causes.escalation import (
     is_rising,
 )
 from dlq_pipelines.causes.title import build_title
+from dlq_pipelines.deployments import Deployment
 from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.reports.figures import (
@@ -244,6 +245,7 @@ class _FiguresReader:
                 samples.get(entry.counts["cause_id"]),
                 is_detailed=is_detailed,
                 deaths_of_day=totals.deaths,
+                start=self._window.start,
             )
             for rank, (entry, is_detailed) in enumerate(
                 zip(entries, detailed, strict=True), start=1
@@ -458,6 +460,7 @@ def _build_cause(
     *,
     is_detailed: bool,
     deaths_of_day: int,
+    start: datetime,
 ) -> CauseFigures:
     counts, known = entry.counts, entry.catalogue or {}
     exception_type = sanitize_line(known.get("exception_type", ""), 120)
@@ -486,6 +489,7 @@ def _build_cause(
         last_seen=counts["last_seen"],
         trend=tuple(entry.trend),
         attempts=(counts["fewest"], counts["attempts"] / counts["deaths"], counts["most"]),
+        beginning=_describe_beginning(entry, start),
         owner=_sanitize_optional(known.get("owner"), 100),
         note=_sanitize_optional(known.get("note"), 500),
         muted_until=entry.history.muted_until,
@@ -493,6 +497,14 @@ def _build_cause(
         sample=sample,
         is_detailed=is_detailed,
     )
+
+
+def _describe_beginning(entry: _CauseEntry, start: datetime) -> str:
+    """Of a cause of the day, whatever its state: a fix may be flagged already."""
+    if entry.catalogue is None or entry.history.first_seen < start:
+        return ""
+    found = Deployment.from_json(entry.catalogue["deployment"])
+    return found.describe_delay(entry.history.first_seen) if found else ""
 
 
 def _sanitize_optional(text: str | None, limit: int) -> str | None:

@@ -132,6 +132,7 @@ class Fix:
         note: what was fixed.
         link: version or address of the change.
         owner: person or team to contact.
+        deployment: the id of the deployment that carries it.
         policy: None before the first step of a fix that was flagged without a policy; that step
             stores the installation's.
         stage: the last stage that began; 0: none.
@@ -164,6 +165,7 @@ class Fix:
     unreadable: str | None = None
     current_rate: float | None = None
     release_rate: float | None = None
+    deployment: int | None = None
 
 
 @dataclass(frozen=True)

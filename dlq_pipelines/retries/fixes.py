@@ -57,6 +57,7 @@ class FixFlag:
         policy: how carefully the fix is tested; None: the installation's at its first step.
         link: version or address of the change.
         owner: person or team to contact.
+        deployment: the id of the deployment that carries the fix.
         not_before: earliest start of the first stage; None: at once.
         expires_at: when the fix expires unverified; None: the installation's at its first step.
         requires_order: the order of aggregates was asked for, and is not just the installation's.
@@ -69,6 +70,7 @@ class FixFlag:
     policy: RetryPolicy | None = None
     link: str | None = None
     owner: str | None = None
+    deployment: int | None = None
     not_before: datetime | None = None
     expires_at: datetime | None = None
     requires_order: bool = False
@@ -80,6 +82,8 @@ class FixFlag:
         ):
             if text is not None:
                 validate_storable(name, validate_not_blank(name, text), most=most)
+        if self.deployment is not None:
+            validate_positive("deployment", self.deployment)
         validate_aware("not_before", self.not_before)
         validate_aware("expires_at", self.expires_at)
 
@@ -95,6 +99,7 @@ class FlagInput:
 
     link: str | None = None
     owner: str | None = None
+    deployment: int | None = None
     not_before: str | None = None
     expiry_days: int | None = None
     canary: int | None = None
@@ -149,6 +154,7 @@ def build_flag(
         policy=given.build_policy(terms.policy),
         link=given.link,
         owner=given.owner,
+        deployment=given.deployment,
         not_before=start,
         expires_at=(start or now) + expiry,
         requires_order=given.order == "aggregate",
@@ -228,7 +234,7 @@ def flag_fix(
     A dry run returns the fix as it would be.
 
     Raises:
-        NotFoundError: the cause does not exist.
+        NotFoundError: the cause or the deployment does not exist.
         RefusedError: an open fix targets some of the same events, the cause is merged into another
             one, no dead events match, or the mapping of the outbox offers no fixes or no order.
         ValueError: the fix would expire before it begins.
@@ -240,6 +246,7 @@ def flag_fix(
         **(asdict(flag.policy) if flag.policy else {}),
         "link": flag.link,
         "owner": flag.owner,
+        "deployment": flag.deployment,
         "not_before": flag.not_before,
         "expires_at": flag.expires_at,
         "note": audit.reason,
@@ -504,6 +511,7 @@ def build_fix(row: DictRow) -> Fix:
         unreadable=unreadable,
         current_rate=row["current_rate"],
         release_rate=row["release_rate"],
+        deployment=row["deployment"],
     )
 
 

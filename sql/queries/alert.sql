@@ -76,7 +76,8 @@ limit 1
 -- name: new_causes
 -- Causes first seen since a time that are not muted, with the event type of the latest death.
 select c.id, coalesce(c.name, concat_ws(': ', nullif(left(c.exception_type, 200), ''), nullif(left(c.template, 500), '')))
-        as title, c.first_seen as since, last.event_type, c.owner
+        as title, c.first_seen as since, last.event_type, c.owner,
+    to_jsonb(:"dlq_schema".deployment_before(c.first_seen)) as deployment
 from :"dlq_schema".cause c
 left join lateral (
     select left(d.event_type, 200) as event_type from :"dlq_schema".death d
@@ -387,6 +388,9 @@ limit %(limit)s
 select c.*, (select count(*) from :"dlq_schema".alert_delivery d
              where d.channel = c.id and d.sent_at is null and d.given_up_at is null) as waiting
 from :"dlq_schema".alert_channel c order by c.id
+
+-- name: get
+select * from :"dlq_schema".alert where key = %(key)s
 
 -- name: lock
 select * from :"dlq_schema".alert where key = %(key)s for update

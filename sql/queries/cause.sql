@@ -349,7 +349,8 @@ select c.id,
     shown.last_seen,
     shown.deaths,
     shown.dead,
-    coalesce(shown.members, '{}') as members
+    coalesce(shown.members, '{}') as members,
+    to_jsonb(:"dlq_schema".deployment_before(shown.first_seen)) as deployment
 from :"dlq_schema".cause c
 join shown using (id)
 where (%(ids)s::text[] is null or c.id = any(%(ids)s::text[]))
@@ -357,6 +358,19 @@ where (%(ids)s::text[] is null or c.id = any(%(ids)s::text[]))
         > (-%(after_dead)s::bigint, -%(after_deaths)s::bigint, %(after_id)s))
 order by shown.dead desc, shown.deaths desc, c.id
 limit %(limit)s
+
+-- name: starting_with
+-- Causes whose ids begin with a text, with or without their version.
+select id from :"dlq_schema".cause
+where id = %(text)s or starts_with(id, %(text)s) or starts_with(split_part(id, '-', 2), %(text)s)
+order by id <> %(text)s, id
+limit %(limit)s
+
+-- name: of_event_type
+select distinct coalesce(c.merged_into, c.id) as id
+from :"dlq_schema".cause_day r
+join :"dlq_schema".cause c on c.id = r.cause_id
+where r.event_type = %(event_type)s
 
 -- name: details
 -- The first `limit` details of each of these causes by deaths, with the events that are dead now.

@@ -59,7 +59,8 @@ with narrower (relation, privilege, columns) as (  -- these columns only; null: 
         ('fix', 'delete'),
         ('fix_stage', 'delete'),
         ('fix_outcome', 'delete'),
-        ('export_day', 'delete')
+        ('export_day', 'delete'),
+        ('deployment', 'delete')
     ) revoked (name, privilege)
     union all values
         (format('%%I.%%I', :'dlq_schema', 'death'), 'update',

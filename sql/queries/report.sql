@@ -151,11 +151,8 @@ select c.id as cause_id,
     c.owner,
     c.note,
     c.muted_until,
-    (
-        select min(m.first_seen)
-        from :"dlq_schema".cause m
-        where m.id = c.id or m.merged_into = c.id
-    ) as first_seen,
+    seen.first as first_seen,
+    to_jsonb(:"dlq_schema".deployment_before(seen.first, %(until)s)) as deployment,
     exists (
         select from :"dlq_schema".fix f
         where f.cause_id = c.id
@@ -172,6 +169,11 @@ select c.id as cause_id,
             and (a.filter ->> 'died_at')::timestamptz < %(until)s
     ) as regressed
 from :"dlq_schema".cause c
+cross join lateral (
+    select min(m.first_seen) as first
+    from :"dlq_schema".cause m
+    where m.id = c.id or m.merged_into = c.id
+) seen
 left join lateral (
     select f.flagged_at, f.status = 'verified' as is_verified
     from :"dlq_schema".fix f

@@ -126,7 +126,7 @@ def test_a_finding_links_to_what_it_is_about() -> None:
         },
         "halted:7": "https://dlq.example.com/fixes/7",
         "healed:8": "https://dlq.example.com/fixes/8",
-        "parked": "https://dlq.example.com/api/fixes/parked",
+        "parked": "https://dlq.example.com/parked",
         "purge_ahead": None,
         "check:no_event_is_missing": None,
         "job:export_day": "https://dagster.example.com/runs/run",

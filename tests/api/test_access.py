@@ -37,6 +37,7 @@ RETRIES = {
     "/api/dead-events/retry-batch",
     "/api/dead-events/recall",
     "/api/archive/restore",
+    "/api/deployments",
     "/api/fixes",
     "/api/fixes/release-parked",
     "/api/fixes/{fix_id}/pause",
@@ -186,7 +187,9 @@ def test_every_route_refuses_unknown_fields(api: httpx.Client, connection: Conne
 
 
 def test_every_audited_change_requires_a_reason(api: httpx.Client) -> None:
-    """Except for the two routes of existing clients. Building a report again is not audited."""
+    """Except for the two routes of existing clients, and the note that a pipeline makes of each
+    deployment. Building a report again is not audited.
+    """
     without = set()
     schemas = api.get("/openapi.json").json()["components"]["schemas"]
     for method, path, described in list_routes(api):
@@ -196,7 +199,11 @@ def test_every_audited_change_requires_a_reason(api: httpx.Client) -> None:
                 body = schemas[part["$ref"].rpartition("/")[2]] if "$ref" in part else {}
                 if body and not {"reason", "note"} & {*body.get("required", [])}:
                     without.add(path)
-    assert without == {"/api/dead-events/{event_id}/retry", "/api/dead-events/retry-batch"}
+    assert without == {
+        "/api/dead-events/{event_id}/retry",
+        "/api/dead-events/retry-batch",
+        "/api/deployments",
+    }
 
 
 def test_secrets_are_compared_in_constant_time() -> None:

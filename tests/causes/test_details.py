@@ -241,6 +241,16 @@ def test_a_title_says_the_detail_that_most_deaths_name(
     assert build_title("KeyError", template, details, deaths=10) == title
 
 
+def test_a_title_names_what_is_dead_now(connection: Connection) -> None:
+    """Not the detail that most deaths of the past name: it may be fixed since."""
+    let_die(connection, *["KeyError: 'postcode'"] * 9)
+    assert list_causes(connection)[0].title == "KeyError: 'postcode'"
+    connection.execute("update outbox_event set status = 'done'")
+    assert list_causes(connection)[0].title == "KeyError: 'postcode'"
+    let_die(connection, *["KeyError: 'sku'"] * 2)
+    assert list_causes(connection)[0].title == "KeyError: 'sku'"
+
+
 def test_a_list_shows_the_details_with_most_deaths_of_each_cause(connection: Connection) -> None:
     let_die(connection, *[f"KeyError: '{name}'" for name in [*NAMES[:6], NAMES[5]]])
     (cause,) = list_causes(connection)

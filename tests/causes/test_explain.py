@@ -150,7 +150,7 @@ def test_a_cause_without_anything_to_compare_says_so(connection: Connection) -> 
     assert describe().startswith("Nothing to compare 5 dead events with")
     add_events(connection, 9)
     connection.execute("update outbox_event set status = 'done' where status = 'pending'")
-    assert describe() == "Nothing separates 5 dead from 9 delivered events."
+    assert describe() == "Nothing separates 5 dead events from 9 delivered ones."
     connection.execute("delete from outbox_event where status = 'dead'")
     assert describe() == "Nothing to compare: the cause has no dead events."
     with pytest.raises(NotFoundError):

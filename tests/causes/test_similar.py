@@ -30,6 +30,7 @@ def _cause(
         deaths,
         0,
         (),
+        None,
         (),
     )
 

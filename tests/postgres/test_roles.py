@@ -82,6 +82,7 @@ OPERATOR_RIGHTS = {
 NEVER_DELETED = {
     "cause",
     "cause_alias",
+    "deployment",
     "cause_day",
     "fix",
     "fix_stage",
@@ -428,12 +429,12 @@ def test_a_role_creates_nothing_in_the_schema_and_calls_only_the_functions_it_ne
     refused = {row["name"] for row in connection.execute(FUNCTIONS.encode(), [user, False])}
     match role:
         case "operator":
-            assert refused == {"record_change"}
+            assert refused == {"record_change", "check_fix_deployment"}
         case "reader":
             assert callable_
             assert all(row["reads"] for row in callable_)
         case "flagger":
-            assert [row["name"] for row in callable_] == ["flag_fix"]
+            assert [row["name"] for row in callable_] == ["flag_fix", "note_deployment"]
         case _:
             assert callable_ == []
 

@@ -9,7 +9,13 @@ from dlq_pipelines.outbox.mapping import load_mapping
 from dlq_pipelines.outbox.mapping_types import MappedColumn
 from dlq_pipelines.outbox.shape import build_shape
 from dlq_pipelines.postgres.migrate import load_migrations
-from dlq_pipelines.postgres.queries import SQL_FOLDER, TableNames, bind_names, load_queries
+from dlq_pipelines.postgres.queries import (
+    SQL_FOLDER,
+    TableNames,
+    bind_names,
+    bind_shape,
+    load_queries,
+)
 
 _PARAMETER = re.compile(r"%\([a-z_]+\)s")
 
@@ -42,7 +48,8 @@ def main() -> int:
             file.read_text(encoding="utf-8"), TableNames()
         )
     for name, statement in load_queries(TableNames()).items():
-        texts[name] = _PARAMETER.sub("$1", statement.decode()).replace("%%", "%")
+        shaped = bind_shape(statement.decode(), _SHAPE)
+        texts[name] = _PARAMETER.sub("$1", shaped).replace("%%", "%")
     errors = [f"{name}: {error}" for name, text in texts.items() if (error := _find_error(text))]
     print("\n".join([*errors, f"{len(texts)} SQL texts parsed, {len(errors)} with errors"]))
     return 1 if errors else 0

@@ -59,7 +59,7 @@ def adopt_command(
         return
     if write is None:
         typer.echo(proposed.text.rstrip())
-    for line in _describe(proposed, write):
+    for line in describe_proposal(proposed, write):
         typer.echo(line, err=True)
 
 
@@ -78,12 +78,13 @@ def _propose(table: str, dead: list[str], delivered: list[str]) -> "ProposedMapp
         facts = read_outbox_facts(connection, schema, name)
     return propose_mapping(
         facts,
-        dead_values=[_parse_state(value) for value in dead],
-        delivered_values=[_parse_state(value) for value in delivered],
+        dead_values=[parse_state(value) for value in dead],
+        delivered_values=[parse_state(value) for value in delivered],
     )
 
 
-def _parse_state(value: str) -> str | int:
+def parse_state(value: str) -> str | int:
+    """Return the value of a state column that a text stands for: a number or the text."""
     return int(value) if value.lstrip("-").isdecimal() else value
 
 
@@ -97,7 +98,8 @@ def _write_new_file(path: Path, text: str) -> None:
         ) from None
 
 
-def _describe(proposed: "ProposedMapping", write: Path | None) -> list[str]:
+def describe_proposal(proposed: "ProposedMapping", write: Path | None) -> list[str]:
+    """Return what a proposal offers, what to check, and the next command, a line each."""
     lines = [f"Fits the preset {proposed.preset}."] if proposed.preset else []
     lines += [
         f"Not offered: {offer.operation}. {offer.reason}"

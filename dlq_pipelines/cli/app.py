@@ -32,6 +32,7 @@ typer.main.TyperArgument = _Argument  # type: ignore[attr-defined]
 TyperCommand.format_arguments = lambda *_: None  # type: ignore[method-assign]
 # The name of each module with a command, and the summary of its help.
 _SUMMARIES = {
+    "try": "Show why events of an outbox died, before anything is installed.",
     "adopt": "Propose a mapping for an outbox table.",
     "migrate": "Apply pending migrations.",
     "doctor": "Check the installation.",
@@ -45,11 +46,16 @@ _SUMMARIES = {
     "archive": "The archive of dead events.",
     "causes": "The causes of death.",
     "fixes": "Fixes and the events that they retry.",
+    "deployments": "Deployments of services, which causes and fixes are shown with.",
     "reports": "The daily failure reports.",
     "alerts": "Alerts and the channels that they are sent to.",
     "audit": "The audit log: who changed what, when and why.",
     "tokens": "Tokens of the HTTP API.",
 }
+
+
+# A module cannot have the name of a keyword.
+_MODULES = {"try": "trial"}
 
 
 class _Commands(TyperGroup):
@@ -80,9 +86,9 @@ def load_command(name: str) -> click.Command:
     """Import a command or a group of commands.
 
     Args:
-        name: one of `list_commands`. `app` of the module `dlq_pipelines.cli.<name>` declares it.
+        name: one of `list_commands`. `app` of its module in `dlq_pipelines.cli` declares it.
     """
-    module = import_module(f"dlq_pipelines.cli.{name.replace('-', '_')}")
+    module = import_module(f"dlq_pipelines.cli.{_MODULES.get(name, name.replace('-', '_'))}")
     parent = typer.Typer(rich_markup_mode=app.rich_markup_mode)
     parent.add_typer(module.app)
     return typer.main.get_group(parent).commands[name]

@@ -58,7 +58,7 @@ def build_reports_command(
 
     Example: `dlq reports build --days 7`
     """
-    from dlq_pipelines.installation import open_reports_target
+    from dlq_pipelines.installation import build_links, open_reports_target
 
     with open_session() as (connection, settings):
         last, target = _parse_day(day, settings), open_reports_target(settings)
@@ -71,14 +71,14 @@ def build_reports_command(
                     )
                 )
                 report_progress(len(built))
-    rows, brief = [], []
+    rows, brief, links = [], [], build_links(settings)
     for report in built:
         row = {"day": str(report.day), "headline": report.headline}
-        files = [*report.places.values()]
-        rows.append({**row, "report": report.places["html"], "files": files, "dry_run": dry_run})
+        files, place = [*report.places.values()], report.places["html"]
+        link = links.link_report(report.day)
+        rows.append({**row, "report": place, "link": link, "files": files, "dry_run": dry_run})
         brief.append(
-            row
-            | ({"would write": ", ".join(files)} if dry_run else {"report": report.places["html"]})
+            row | ({"would write": ", ".join(files)} if dry_run else {"report": link or place})
         )
     print_list("reports", rows, format=format, brief=brief)
 

@@ -158,12 +158,12 @@ def _fits(mapping: Mapping, facts: OutboxTableFacts) -> bool:
         render_mapping(mapping, facts.columns)
     except MappingError:
         return False
-    known = _list_known_values(mapping)
+    known = list_known_values(mapping)
     seen = {name: {s.value for s in states if s.rows} for name, states in facts.states.items()}
     return all(not seen.get(name) or seen[name] & values for name, values in known.items())
 
 
-def _list_known_values(mapping: Mapping) -> dict[str, set[str]]:
+def list_known_values(mapping: Mapping) -> dict[str, set[str]]:
     """Return the values that a mapping names for each column of its conditions."""
     known: dict[str, set[str]] = {}
     for condition in (mapping.dead, mapping.delivered, mapping.waiting, mapping.working):
@@ -487,7 +487,7 @@ class _Proposal:
             seen = ", ".join(f"{value} ({rows})" for value, rows in self.values.items()) or "none"
             return RefusedError(
                 f"{name}: which value of {self.state} means dead is not known. Values: {seen}.",
-                "Pass the values that mean dead, or write the mapping by hand.",
+                "Pass the values that mean dead (--dead), or write the mapping by hand.",
             )
         done = self._find_column(DELIVERED_TIMES, lambda c: _is_time(c) and c.nullable)
         reason = (

@@ -85,6 +85,21 @@ def build_shape(mapping: Mapping, given: Sequence[MappedColumn]) -> dict[str, st
     }
 
 
+def build_reading_shape(mapping: Mapping, given: Sequence[MappedColumn]) -> dict[str, str]:
+    """Return the variables of statements that read a table before anything is installed.
+
+    A column that only `dlq migrate` would add is null.
+
+    Raises:
+        MappingError: the mapping does not fit the table.
+    """
+    rendered = render_mapping(mapping, given)
+    return {
+        "event_id_type": rendered.event_id_type,
+        "outbox_columns": _render_columns(rendered, "o", set(rendered.columns)),
+    }
+
+
 def render_outbox(mapping: Mapping, given: Sequence[MappedColumn]) -> MappingSql:
     """Return the SQL texts of a mapping for the columns that its table has after the migration.
 

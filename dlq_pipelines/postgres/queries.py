@@ -49,6 +49,11 @@ def bind_names(
     values = {**asdict(names), **list_relations(names), **shape}
     text = _IDENTIFIER.sub(lambda token: sql.Identifier(values[token[1]]).as_string(None), text)
     text = _LITERAL.sub(lambda token: sql.Literal(values[token[1]]).as_string(None), text)
+    return bind_shape(text, shape)
+
+
+def bind_shape(text: str, shape: Mapping[str, str]) -> str:
+    """Replace the variables that stand for SQL; the names are bound already or stay."""
     return _RAW.sub(
         lambda token: f"{token[1] or ''}{shape[token[2]]}" if token[2] in shape else token[0], text
     )
@@ -62,6 +67,18 @@ def list_relations(names: TableNames) -> dict[str, str]:
     }
     outbox = sql.Identifier(names.outbox_schema, names.outbox_table).as_string(None)
     return {**ours, "outbox_regclass": outbox}
+
+
+def render_statement(names: TableNames, name: str, shape: Mapping[str, str]) -> bytes:
+    """Return a statement of `sql/queries` that names columns of the application's table.
+
+    Args:
+        names: the names of the tables.
+        name: `concept.statement`.
+        shape: the SQL that stands for the columns.
+    """
+    escaped = {key: text.replace("%", "%%") for key, text in shape.items()}
+    return bind_shape(load_queries(names)[name].decode(), escaped).encode()
 
 
 @lru_cache(maxsize=16)

@@ -67,5 +67,5 @@ def test_every_example_of_the_help_runs(
     expected = r"^(([\d,]+ deaths to|There may be more:) .*|.* so far)\n"
     rest = re.sub(expected, "", ended.err, flags=re.MULTILINE)
     # What a proposal offers, and the next command.
-    rest = "" if example.startswith("dlq adopt") else rest
+    rest = "" if example.startswith(("dlq adopt", "dlq try")) else rest
     assert (ended.code, rest) == (0, "")

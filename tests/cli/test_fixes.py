@@ -36,7 +36,7 @@ HOSTILE = "\x1b[2J\x1b[31m[bold]TimeoutError[/bold]: \x9b2Jno\u202e answer"
 FIX_KEYS = {
     "id", "selection", "note", "link", "owner", "flagged_by", "flagged_at", "not_before",
     "expires_at", "policy", "stage", "status", "verdict", "evidence", "closed_at",
-    "unreadable", "current_rate", "release_rate",
+    "unreadable", "current_rate", "release_rate", "deployment",
 }  # fmt: skip
 STAGE_KEYS = {
     "stage",

@@ -16,7 +16,7 @@ INERT = "[bold red]a[/bold red]b | Zoë 日本"
 CAUSES = """
     select
         c.id, exception_type, template, status, status as state, fixed_at, name, owner, note,
-        muted_until, probe, is_transient, array[]::text[] as members,
+        muted_until, probe, is_transient, array[]::text[] as members, null as deployment,
         array[]::text[] as details, first_seen, last_seen,
         (select sum(deaths)::int from dlq.cause_day r where r.cause_id = c.id) as deaths,
         (
@@ -33,7 +33,7 @@ FIXES = """
         attempts, error_contains, "where", since, until, "all", note, link, owner, flagged_by,
         flagged_at, not_before, expires_at, stage, status, verdict, evidence, closed_at, canary,
         growth, rate, min_success, settle_seconds, max_retries, "order", null as unreadable,
-        current_rate, release_rate
+        current_rate, release_rate, deployment
     from dlq.fix
     order by id desc
 """

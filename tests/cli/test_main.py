@@ -340,7 +340,18 @@ SHAPES = {
         "rate",
         "dry_run",
     },
+    "dlq deployments note checkout v42 --dry-run": {
+        "id",
+        "service",
+        "version",
+        "link",
+        "deployed_at",
+        "noted_by",
+        "dry_run",
+    },
+    "dlq deployments list": {"deployments", "next"},
     "dlq reports build": {"reports"},
+    "dlq try": {"table", "mapping", "events", "dead", "delivered", "days", "causes", "questions"},
     "dlq adopt public.outbox_event": {"mapping", "preset", "not_offered", "questions"},
     "dlq alerts list": {"alerts", "next"},
     "dlq alerts test --dry-run": {"channels", "dry_run"},
@@ -356,7 +367,7 @@ def test_json_is_an_object_with_the_keys_that_scripts_rely_on(
     add_events(connection, 1, event_type="letter")
     kill(connection, "KeyError: 'stamp'", where="event_type = 'letter'")
     monkeypatch.setenv("DLQ_ALERT_URLS", "json://127.0.0.1:9/")
-    alone = {"migrate", "doctor", "adopt", "erase"}
+    alone = {"migrate", "doctor", "try", "adopt", "erase"}
     assert {name for name in commands() if name not in NO_ROWS - {"dlq migrate"}} == {
         " ".join(line.split()[: 2 if line.split()[1] in alone else 3]) for line in SHAPES
     }

@@ -229,11 +229,13 @@ def test_stats_have_one_line_per_figure(dlq: Run) -> None:
         for line in dlq("dead-events", "stats", "--event-type", "order.placed").out.splitlines()
     ]
     assert lines[:3] == [
-        ["by", "value", "events"],
-        ["all", "", "2"],
-        ["event type", "order.placed", "2"],
+        ["by", "value", "events", "title"],
+        ["all", "", "2", ""],
+        ["event type", "order.placed", "2", ""],
     ]
-    assert [line[1:] for line in lines if line[0] == "age"] == [
+    (cause,) = (line for line in lines if line[0] == "cause")
+    assert cause[2:] == ["2", "KeyError: 'sku'"]
+    assert [line[1:3] for line in lines if line[0] == "age"] == [
         ["0 s to 1 h", "2"], ["1 h to 1 d", "0"], ["1 d to 7 d", "0"], ["7 d to 30 d", "0"],
         ["30 d and older", "0"],
     ]  # fmt: skip

@@ -1,0 +1,198 @@
+"""`dlq try`: look at an outbox before anything is installed."""
+
+import shlex
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dlq_pipelines.cli.adopt import describe_proposal, parse_state
+from dlq_pipelines.cli.output import (
+    OutputFormat,
+    print_list,
+    print_record,
+    print_table,
+    with_output_format,
+)
+from dlq_pipelines.text import format_count, sanitize_line
+
+if TYPE_CHECKING:
+    # A command imports what it needs when it runs.
+    from collections.abc import Sequence
+
+    from dlq_pipelines.trial import Trial, TrialTable
+
+app = typer.Typer()
+_BARS = "▁▂▃▄▅▆▇█"
+_SHOWN_CAUSES, _SHOWN_STATES = 20, 10
+_DEFAULT_TABLE = "public.outbox_event"
+
+
+@app.command("try")
+@with_output_format
+def try_outbox_command(
+    url: Annotated[
+        str | None,
+        typer.Argument(
+            help="The database: postgresql://user@host/name. Default: DLQ_DATABASE_URL.",
+            metavar="URL",
+            show_default=False,
+        ),
+    ] = None,
+    table: Annotated[
+        str | None,
+        typer.Option(
+            help="The table, as schema.table. Default: the one that looks like an outbox."
+        ),
+    ] = None,
+    dead: Annotated[
+        list[str] | None,
+        typer.Option("--dead", help="Value of the state column that means dead (repeatable)."),
+    ] = None,
+    delivered: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--delivered", help="Value of the state column that means delivered (repeatable)."
+        ),
+    ] = None,
+    format: OutputFormat = OutputFormat.TABLE,
+) -> None:
+    """Show why events of an outbox died, before anything is installed. Writes nothing.
+
+    Reads up to 1,000,000 rows in one read-only transaction. Prints the causes of the dead events,
+    their trend of 14 days, and which fields of the payload set them apart from delivered events.
+
+    Example: `dlq try --table public.outbox_event`
+    """
+    from pydantic import SecretStr
+
+    from dlq_pipelines.installation import build_hides_path, build_redact_errors, find_database
+    from dlq_pipelines.outbox.mapping import DEFAULT_PRESET
+    from dlq_pipelines.settings import read_settings
+    from dlq_pipelines.trial import TrialTable, try_outbox
+
+    # The mapping of an installation may be of another table.
+    changed: dict[str, object] = {"outbox_mapping": DEFAULT_PRESET}
+    if url is not None:
+        changed["database_url"] = SecretStr(url)
+    settings = read_settings().model_copy(update=changed)
+    given = TrialTable(
+        table,
+        dead_values=tuple(parse_state(value) for value in dead or ()),
+        delivered_values=tuple(parse_state(value) for value in delivered or ()),
+    )
+    with find_database(settings).connect() as connection:
+        found = try_outbox(
+            connection,
+            given,
+            now=datetime.now(UTC),
+            zone=settings.zone,
+            is_hidden=build_hides_path(settings),
+            redact=build_redact_errors(settings),
+        )
+    if format is OutputFormat.CSV:
+        print_list("causes", [asdict(cause) for cause in found.causes], format=format)
+        return
+    if format is OutputFormat.JSON:
+        record = asdict(found) | {
+            "mapping": found.mapping.text,
+            "questions": list(found.mapping.questions),
+        }
+        print_record(record, format=format)
+        return
+    _print_trial(found, given)
+    _print_next(found, given, is_url=url is not None)
+
+
+def _print_trial(found: "Trial", given: "TrialTable") -> None:
+    looked_at = "" if found.is_complete else "the last "
+    typer.echo(
+        f"{found.table}: {format_count(found.dead, 'dead event')} of {looked_at}"
+        f"{format_count(found.events, 'event')}; {found.delivered:,} are delivered."
+    )
+    if found.classified < found.dead:
+        typer.echo(f"The last {found.classified:,} dead events are classified.")
+    _print_doubts(found, given)
+    typer.echo()
+    print_table(
+        [
+            {
+                "dead": f"{cause.dead:,}",
+                "14 days": _draw_days(cause.days),
+                "last death": cause.last_death or "",
+                "title": sanitize_line(cause.title, 100),
+                "event types": ", ".join(cause.event_types[:3]),
+            }
+            for cause in found.causes[:_SHOWN_CAUSES]
+        ],
+        empty="No event is dead.",
+        optional=("event types", "last death", "14 days"),
+    )
+    more = len(found.causes) - _SHOWN_CAUSES
+    if more > 0:
+        typer.echo(f"{format_count(more, 'more cause')}; --json has all of them.")
+    explained = [cause for cause in found.causes if cause.explanation]
+    if explained and not found.delivered:
+        typer.echo("\nNo delivered event is left that the dead ones could be compared with.")
+    elif explained:
+        typer.echo("\nWhat sets them apart:")
+        for cause in explained:
+            typer.echo(f"  {sanitize_line(cause.title, 100)}")
+            typer.echo(f"    {sanitize_line(cause.explanation, 300)}")
+
+
+def _print_doubts(found: "Trial", given: "TrialTable") -> None:
+    """Print what may make the figures wrong."""
+    if found.hides_rows:
+        typer.echo("Row level security hides rows of the table from this role.")
+    for value in given.dead_values:
+        if not found.dead:
+            typer.echo(f"No row has the state {sanitize_line(str(value), 60)}.")
+    if found.unmapped_states:
+        states = ", ".join(
+            f"{sanitize_line(state.value, 60)} ({state.rows:,})"
+            for state in found.unmapped_states[:_SHOWN_STATES]
+        )
+        typer.echo(
+            f"Other states: {states}. If the worker has given up on rows of one, pass it as --dead."
+        )
+    if found.classified and found.mapping.mapping.error is None:
+        typer.echo("No column was recognised as the error, so all dead events have one cause.")
+    elif found.without_error:
+        typer.echo(
+            f"Without an error text: {found.without_error:,} of {found.classified:,} dead events. "
+            "The worker should store it."
+        )
+
+
+def _print_next(found: "Trial", given: "TrialTable", *, is_url: bool) -> None:
+    """Print the next command, and on stderr what a mapping has to be checked for."""
+    from dlq_pipelines.outbox.mapping import DEFAULT_PRESET
+
+    typer.echo("\nNothing was written. Next:")
+    if is_url:
+        typer.echo("  export DLQ_DATABASE_URL=...    # with a role that owns the table")
+    if found.mapping.preset == DEFAULT_PRESET and found.table == _DEFAULT_TABLE:
+        typer.echo("  dlq migrate --plan")
+        return
+    typer.echo(f"  {_build_next_command(found, given)}")
+    for line in describe_proposal(found.mapping, None):
+        if line.startswith(("Fits", "Not offered", "Check")):
+            typer.echo(line, err=True)
+
+
+def _draw_days(days: "Sequence[int]") -> str:
+    most = max(days, default=0)
+    return "".join(
+        _BARS[round((len(_BARS) - 1) * count / most)] if count else " " for count in days
+    )
+
+
+def _build_next_command(found: "Trial", given: "TrialTable") -> str:
+    options = [
+        f"--{name} {shlex.quote(str(value))}"
+        for name, values in (("dead", given.dead_values), ("delivered", given.delivered_values))
+        for value in values
+    ]
+    return " ".join(["dlq adopt", shlex.quote(found.table), *options, "--write outbox.toml"])

@@ -1,0 +1,404 @@
+"""Looks at an outbox that is not installed yet: why its events died. Writes nothing.
+
+All statements run in one read-only transaction. Without a ledger only the last error of an event is
+known, and only of events that are in the table.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta, tzinfo
+from shlex import quote
+from types import MappingProxyType
+from typing import Any
+
+import psycopg
+from psycopg.rows import DictRow
+
+from dlq_pipelines.causes.explain import COMPARED_EVENTS, CauseExplanation, IsHiddenPath
+from dlq_pipelines.causes.fingerprint import CauseKey, compute_cause_key, compute_fingerprint
+from dlq_pipelines.causes.separate import EventSample, find_separation
+from dlq_pipelines.causes.title import build_title
+from dlq_pipelines.causes.transient import is_transient
+from dlq_pipelines.day import convert_to_zone
+from dlq_pipelines.errors import DlqError, NotFoundError, RefusedError, SchemaError
+from dlq_pipelines.outbox.adopt import (
+    OutboxTableFacts,
+    ProposedMapping,
+    StateCount,
+    list_known_values,
+    propose_mapping,
+)
+from dlq_pipelines.outbox.install import read_outbox_facts, require_table
+from dlq_pipelines.outbox.mapping_types import split_table_name
+from dlq_pipelines.outbox.shape import (
+    build_reading_shape,
+    find_state_column,
+    list_mapped_facts,
+)
+from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.postgres.queries import render_statement
+from dlq_pipelines.text import RedactTexts
+
+# Rows that are looked at, from the end of the key: a million take one to three seconds.
+SCANNED_ROWS = 1_000_000
+# Dead events that are classified, at 5,000 to 10,000 a second.
+CLASSIFIED_EVENTS = 50_000
+DAYS = 14
+_STATEMENT_TIMEOUT = "60s"
+# Tables of a database that are looked at.
+_MAX_TABLES = 12
+_FETCHED = 500
+_HALF = 10_000
+_MAX_PAYLOAD_LENGTH = 65_536
+# Causes that are explained, and delivered events of a type that they are compared with.
+_EXPLAINED = 5
+_COMPARED = 500
+
+
+@dataclass(frozen=True)
+class TrialTable:
+    """The table to look at.
+
+    Attributes:
+        name: as `schema.table` or `table`; None: the table that looks like an outbox.
+        dead_values: values of its state column that mean dead, if a person said so.
+        delivered_values: the same for delivered.
+    """
+
+    name: str | None = None
+    dead_values: tuple[str | int, ...] = ()
+    delivered_values: tuple[str | int, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrialCause:
+    """A cause of dead events.
+
+    Attributes:
+        id: the id that the ledger would give it.
+        title: exception type and message, with the detail that most of its errors name.
+        is_transient: such failures pass without a change of code or data.
+        dead: dead events of it.
+        event_types: of these events, the most frequent first.
+        last_death: of the last one; None: the table has no time.
+        days: deaths on each of the last days, the last day last.
+        explanation: what sets its events apart, in a sentence; empty: it was not looked for.
+        where: the filter that selects events by it; None: there is no such filter.
+    """
+
+    id: str
+    title: str
+    is_transient: bool
+    dead: int
+    event_types: tuple[str, ...]
+    last_death: datetime | None
+    days: tuple[int, ...]
+    explanation: str = ""
+    where: str | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a table says of its dead events.
+
+    Attributes:
+        table: schema and table.
+        mapping: how its columns were understood.
+        events: rows that were looked at.
+        is_complete: these are all rows of the table.
+        dead: dead events among them.
+        delivered: delivered events among them.
+        hides_rows: row level security hides rows of the table from the role.
+        unmapped_states: values of the state column that the mapping does not name, with the number
+            of rows: each may mean that the worker gave up.
+        classified: dead events that were classified, the last ones.
+        without_error: events among these whose error has no text.
+        days: the days of `TrialCause.days`.
+        causes: the one with most dead events first.
+    """
+
+    table: str
+    mapping: ProposedMapping
+    events: int
+    is_complete: bool
+    dead: int
+    delivered: int
+    hides_rows: bool
+    unmapped_states: tuple[StateCount, ...]
+    classified: int
+    without_error: int
+    days: tuple[date, ...]
+    causes: tuple[TrialCause, ...]
+
+
+@dataclass
+class _Group:
+    """The dead events of one cause while they are read."""
+
+    sample: str
+    dead: int = 0
+    details: Counter[str] = field(default_factory=Counter)
+    types: Counter[str] = field(default_factory=Counter)
+    days: Counter[date] = field(default_factory=Counter)
+    ids: list[str] = field(default_factory=list)
+    last_death: datetime | None = None
+
+
+def try_outbox(
+    connection: Connection,
+    table: TrialTable,
+    *,
+    now: datetime,
+    zone: tzinfo,
+    is_hidden: IsHiddenPath,
+    redact: RedactTexts = list,
+) -> Trial:
+    """Classify the dead events of a table, and find what sets those of its main causes apart.
+
+    Args:
+        connection: in autocommit mode, of a role that may read the table.
+        table: the table.
+        now: the time of the look.
+        zone: the time zone of days.
+        is_hidden: whether a path of a payload must not be shown.
+        redact: hides parts of the titles.
+
+    Raises:
+        NotFoundError: no table looks like an outbox.
+        RefusedError: several tables do, or nothing in the table is ever dead.
+        SchemaError: the table does not exist.
+    """
+    with _explain_missing_rights(), connection.snapshot():
+        connection.run("session.set_statement_timeout", timeout=_STATEMENT_TIMEOUT)
+        if table.name is None:
+            proposed = _find_outbox(connection, table)
+        else:
+            proposed = _propose(connection, *split_table_name(table.name), table)
+        connection.run("session.set_statement_timeout", timeout=_STATEMENT_TIMEOUT)
+        return _Trial(connection, proposed).read(
+            now=now, zone=zone, is_hidden=is_hidden, redact=redact
+        )
+
+
+@contextmanager
+def _explain_missing_rights() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise RefusedError(
+            f"{error.diag.message_primary}.", "Use a role that may read the table."
+        ) from None
+
+
+@dataclass(frozen=True)
+class _Proposed:
+    """A table and the mapping that is proposed for it."""
+
+    facts: OutboxTableFacts
+    mapping: ProposedMapping
+
+
+def _propose(connection: Connection, schema: str, name: str, given: TrialTable) -> _Proposed:
+    try:
+        facts = read_outbox_facts(connection, schema, name)
+    except SchemaError as error:
+        raise NotFoundError(error.message, "Pass another --table schema.table.") from None
+    return _Proposed(
+        facts,
+        propose_mapping(
+            facts, dead_values=given.dead_values, delivered_values=given.delivered_values
+        ),
+    )
+
+
+def _find_outbox(connection: Connection, given: TrialTable) -> _Proposed:
+    """Return the only table that looks like an outbox."""
+    tables = connection.run(
+        "trial.tables", dlq_schema=connection.names.dlq_schema, limit=_MAX_TABLES
+    ).fetchall()
+    found: list[_Proposed] = []
+    refused: list[DlqError] = []
+    for row in tables:
+        try:
+            with connection.transaction():
+                found.append(_propose(connection, row["schema"], row["table"], given))
+        except DlqError as error:
+            refused.append(error)
+    known = [proposed for proposed in found if proposed.mapping.preset] or found
+    if not known and len(refused) == 1:
+        raise refused[0]
+    if not known:
+        raise NotFoundError(
+            " ".join(["No table of this database looks like an outbox.", *map(str, refused[:1])]),
+            "Name the table: --table schema.table. Tables that the role may not read are left out.",
+        )
+    names = [proposed.facts.full_name for proposed in known]
+    if len(known) > 1:
+        raise RefusedError(
+            f"Several tables look like an outbox: {', '.join(names)}.",
+            f"Name one of them, such as `dlq try --table {quote(names[0])}`.",
+        )
+    facts = known[0].facts
+    connection.names = replace(
+        connection.names, outbox_schema=facts.schema, outbox_table=facts.table
+    )
+    return known[0]
+
+
+class _Trial:
+    """Reads a table in the transaction of its connection."""
+
+    def __init__(self, connection: Connection, proposed: _Proposed) -> None:
+        self._connection, self._proposed = connection, proposed.mapping
+        self._facts, table = proposed.facts, require_table(connection)
+        self._hides_rows = table.row_security.applies
+        self._shape = MappingProxyType(
+            build_reading_shape(proposed.mapping.mapping, list_mapped_facts(table))
+        )
+
+    def read(
+        self, *, now: datetime, zone: tzinfo, is_hidden: IsHiddenPath, redact: RedactTexts
+    ) -> Trial:
+        """Read everything."""
+        counted = self._run("trial.count", scanned=SCANNED_ROWS).fetchall()[0]
+        groups, classified, without_error = self._group_dead_events(zone)
+        ranked = sorted(groups.items(), key=lambda item: (-item[1].dead, item[0].id))
+        today = convert_to_zone(now, zone).date()
+        days = tuple(today - timedelta(days=ago) for ago in reversed(range(DAYS)))
+        explained = self._explain(dict(ranked[:_EXPLAINED]), zone, is_hidden)
+        return Trial(
+            table=self._facts.full_name,
+            mapping=self._proposed,
+            events=counted["events"],
+            is_complete=counted["events"] < SCANNED_ROWS,
+            dead=counted["dead"],
+            delivered=counted["delivered"],
+            hides_rows=self._hides_rows,
+            unmapped_states=tuple(self._list_unmapped_states()),
+            classified=classified,
+            without_error=without_error,
+            days=days,
+            causes=tuple(
+                _build_cause(key, group, days, explained.get(key), redact) for key, group in ranked
+            ),
+        )
+
+    def _run(self, name: str, **values: Any) -> psycopg.Cursor[DictRow]:
+        statement = render_statement(self._connection.names, name, self._shape)
+        return self._connection.execute(statement, values)
+
+    def _list_unmapped_states(self) -> Iterator[StateCount]:
+        """Yield the states of rows that no condition of the mapping names."""
+        mapping = self._proposed.mapping
+        column = find_state_column(mapping.dead)
+        if column is not None:
+            known = list_known_values(mapping).get(column, set())
+            for state in self._facts.states.get(column, ()):
+                if state.rows and state.value not in known:
+                    yield state
+
+    def _stream(self, name: str, **values: Any) -> Iterator[DictRow]:
+        """Yield rows without holding all of them: errors of 50,000 events can be a gigabyte."""
+        statement = render_statement(self._connection.names, name, self._shape)
+        with self._connection.cursor(name="dlq_trial") as cursor:
+            cursor.itersize = _FETCHED
+            cursor.execute(statement, values)
+            yield from cursor
+
+    def _group_dead_events(self, zone: tzinfo) -> tuple[dict[CauseKey, _Group], int, int]:
+        """Return the dead events by cause, their number, and how many have no error text."""
+        groups: dict[CauseKey, _Group] = {}
+        classified = without_error = 0
+        for row in self._stream(
+            "trial.dead", scanned=SCANNED_ROWS, limit=CLASSIFIED_EVENTS, half=_HALF
+        ):
+            classified += 1
+            text = row["error"] or ""
+            without_error += not text.strip()
+            key = compute_cause_key(text)
+            group = groups.setdefault(key._replace(detail=""), _Group(text))
+            group.dead += 1
+            group.details[key.detail] += bool(key.detail)
+            group.types[row["event_type"]] += 1
+            if len(group.ids) < _COMPARED:
+                group.ids.append(row["event_id"])
+            if (at := row["died_at"]) is not None:
+                group.days[convert_to_zone(at, zone).date()] += 1
+                group.last_death = at if group.last_death is None else max(group.last_death, at)
+        return groups, classified, without_error
+
+    def _explain(
+        self, groups: dict[CauseKey, _Group], zone: tzinfo, is_hidden: IsHiddenPath
+    ) -> dict[CauseKey, CauseExplanation]:
+        """Explain causes; none if the mapping has no payload."""
+        if self._proposed.mapping.payload is None or not groups:
+            return {}
+        types = sorted({name for group in groups.values() for name in group.types})
+        delivered: defaultdict[str, list[str]] = defaultdict(list)
+        for row in self._run("trial.delivered", scanned=SCANNED_ROWS, types=types, limit=_COMPARED):
+            delivered[row["event_type"]].append(row["event_id"])
+        wanted = [id_ for ids in delivered.values() for id_ in ids[: COMPARED_EVENTS // 2]]
+        dead = [id_ for group in groups.values() for id_ in group.ids]
+        samples = self._read_samples([*wanted, *dead])
+        return {
+            key: self._explain_group(key, group, delivered, samples, zone, is_hidden)
+            for key, group in groups.items()
+        }
+
+    def _read_samples(self, ids: list[str]) -> dict[str, EventSample]:
+        rows = self._run("trial.payloads", ids=ids, max_length=_MAX_PAYLOAD_LENGTH)
+        return {row.pop("event_id"): EventSample(**row) for row in rows}
+
+    def _explain_group(
+        self,
+        key: CauseKey,
+        group: _Group,
+        delivered: dict[str, list[str]],
+        samples: dict[str, EventSample],
+        zone: tzinfo,
+        is_hidden: IsHiddenPath,
+    ) -> CauseExplanation:
+        types = [name for name in group.types if delivered.get(name)] or list(group.types)
+        dead = [samples[id_] for id_ in group.ids if id_ in samples]
+        return CauseExplanation(
+            key.id,
+            None,
+            tuple(sorted(types)),
+            find_separation(
+                [sample for sample in dead if sample.event_type in types],
+                [
+                    samples[id_]
+                    for name in types
+                    for id_ in delivered.get(name, ())
+                    if id_ in samples
+                ],
+                is_hidden=is_hidden,
+                local_hour=lambda at: convert_to_zone(at, zone).hour,
+            ),
+        )
+
+
+def _build_cause(
+    key: CauseKey,
+    group: _Group,
+    days: Sequence[date],
+    explained: CauseExplanation | None,
+    redact: RedactTexts,
+) -> TrialCause:
+    found = compute_fingerprint(group.sample)
+    details = [(name, count) for name, count in group.details.most_common(1) if name]
+    title = build_title(found.exception_type, found.template, details, deaths=group.dead)
+    findings = explained.separation.findings if explained else ()
+    return TrialCause(
+        id=key.id,
+        title=redact([title])[0],
+        is_transient=is_transient(found),
+        dead=group.dead,
+        event_types=tuple(name for name, _ in group.types.most_common()),
+        last_death=group.last_death,
+        days=tuple(group.days[day] for day in days),
+        explanation=str(explained) if explained else "",
+        where=findings[0].where if findings else None,
+    )

@@ -1,0 +1,63 @@
+"""Tests what `dlq try` prints, and that the command it ends with repeats what was given."""
+
+import csv
+import io
+
+import pytest
+
+from dlq_pipelines.postgres.connect import Connection
+from tests.cli.conftest import Run, read_json
+from tests.rows import add_events, kill
+
+
+@pytest.fixture
+def orders(connection: Connection) -> Connection:
+    """An outbox of another name, whose worker writes a state that nobody knows."""
+    add_events(connection, 12, payload='{"acquirer": "northbank"}')
+    kill(connection, "KeyError: 'postcode'")
+    connection.execute("update outbox_event set status = 'stuck'")
+    connection.execute('create schema shop; create table shop."My Outbox" (like outbox_event)')
+    connection.execute('insert into shop."My Outbox" select * from outbox_event')
+    connection.execute('alter table shop."My Outbox" add primary key (id)')
+    return connection
+
+
+@pytest.mark.usefixtures("orders")
+def test_an_unknown_state_is_named_with_what_to_do(dlq: Run) -> None:
+    ended = dlq("try", "--table", "shop.My Outbox")
+    assert "0 dead events of 12 events" in ended.out
+    assert "Other states: stuck (12). If the worker has given up" in ended.out
+    ended = dlq("try", "--table", "shop.My Outbox", "--dead", "nosuch")
+    assert "No row has the state nosuch." in ended.out
+
+
+@pytest.mark.usefixtures("orders")
+def test_the_next_command_repeats_what_was_given(dlq: Run) -> None:
+    ended = dlq("try", "--table", "shop.My Outbox", "--dead", "stuck", "--delivered", "done")
+    assert "12 dead events of 12 events" in ended.out
+    assert "KeyError: 'postcode'" in ended.out
+    wanted = "  dlq adopt 'shop.My Outbox' --dead stuck --delivered done --write outbox.toml\n"
+    assert ended.out.endswith(wanted)
+
+
+def test_the_reference_table_needs_no_mapping(dlq: Run, connection: Connection) -> None:
+    add_events(connection, 2)
+    kill(connection, "KeyError: 'postcode'")
+    ended = dlq("try")
+    assert ended.out.endswith("\nNothing was written. Next:\n  dlq migrate --plan\n")
+    assert ended.err == ""
+    (row,) = csv.DictReader(io.StringIO(dlq("try", "--format", "csv").out))
+    assert (row["title"], row["dead"]) == ("KeyError: 'postcode'", "2")
+    assert read_json(dlq("try", "--json"))["dead"] == 2
+
+
+def test_several_candidates_are_named_so_that_they_can_be_copied(
+    dlq: Run, orders: Connection
+) -> None:
+    orders.execute("update outbox_event set status = 'dead'")
+    orders.execute("""update shop."My Outbox" set status = 'dead'""")
+    ended = dlq("try")
+    assert ended.code == 4
+    assert "`dlq try --table public.outbox_event`" in ended.err
+    orders.execute("drop table outbox_event cascade")
+    assert "12 dead events" in dlq("try").out

@@ -297,9 +297,9 @@ def build_alert_policy(settings: Settings) -> "AlertPolicy":
 
 
 def build_links(settings: Settings) -> Links:
-    """Return where people reach `dlq serve` and Dagster's UI."""
+    """Return where people reach `dlq serve`, Dagster's UI and the reports."""
     tag = f"{OUTBOX_TAG}={settings.label}"
-    return Links(settings.public_url, settings.dagster_ui_url, tag)
+    return Links(settings.public_url, settings.dagster_ui_url, tag, settings.report_url)
 
 
 def get_reports_folder(settings: Settings) -> Path:

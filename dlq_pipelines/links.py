@@ -18,11 +18,13 @@ class Links:
         public_url: of `dlq serve`, without a slash at its end; None: not set.
         dagster_ui_url: of Dagster's UI, in the same form; None: not set.
         outbox_tag: the tag of the outbox's runs in Dagster, such as `dlq/outbox=orders`.
+        report_url: of the files of the reports, in the same form; None: `dlq serve` shows them.
     """
 
     public_url: str | None = None
     dagster_ui_url: str | None = None
     outbox_tag: str | None = None
+    report_url: str | None = None
 
     def link_alerts(self) -> str | None:
         """Return the address of the alerts."""
@@ -45,12 +47,13 @@ class Links:
         return self._link(f"/fixes/{fix_id}")
 
     def link_parked_events(self) -> str | None:
-        """Return the address of the parked events, which the API lists as JSON."""
-        return self._link("/api/fixes/parked")
+        """Return the address of the parked events."""
+        return self._link("/parked")
 
     def link_report(self, day: date) -> str | None:
         """Return the address of the report of a day."""
-        return self._link(f"/reports/{day.isoformat()}.html")
+        page = f"{day.isoformat()}.html"
+        return f"{self.report_url}/{page}" if self.report_url else self._link(f"/reports/{page}")
 
     def link_run(self, run_id: str | None) -> str | None:
         """Return the address of a run in Dagster's UI; None without a run."""

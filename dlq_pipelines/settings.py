@@ -369,6 +369,11 @@ class Settings(BaseSettings):
         description="Address at which people reach `dlq serve`, such as https://dlq.example.com: "
         "alerts, digests, webhooks, reports and runs in Dagster link to it; unset: no links.",
     )
+    report_url: str | None = Field(
+        default=None,
+        description="Address under which a web server shows the files of DLQ_REPORT_URI, such as "
+        "https://reports.example.com/orders: links to reports point there; unset: DLQ_PUBLIC_URL.",
+    )
     dagster_ui_url: str | None = Field(
         default=None,
         description="Address of Dagster's UI, such as https://dagster.example.com: alerts of "
@@ -531,7 +536,7 @@ class Settings(BaseSettings):
             raise ValueError("write an address that begins with http:// or https://")
         return value
 
-    @field_validator("public_url", "dagster_ui_url")
+    @field_validator("public_url", "report_url", "dagster_ui_url")
     @classmethod
     def _validate_address(cls, value: str | None) -> str | None:
         """Return the address without a slash at its end."""

@@ -44,8 +44,13 @@ def test_every_address_is_that_of_a_route(address: str | None) -> None:
     scope = {"type": "http", "method": "GET", "path": path}
     routes = create_app(build_settings({}), Database("")).routes
     assert any(route.matches(scope)[0] is Match.FULL for route in routes)
-    is_page = path.split("/")[1] in PAGE_NAMES
-    assert is_page or path == "/api/fixes/parked"
+    assert path.split("/")[1] in PAGE_NAMES
+
+
+def test_reports_may_be_elsewhere() -> None:
+    links = Links("https://dlq.example.com", report_url="https://reports.example.com/o")
+    assert links.link_report(date(2026, 11, 24)) == "https://reports.example.com/o/2026-11-24.html"
+    assert links.link_fix(7) == "https://dlq.example.com/fixes/7"
 
 
 def test_a_run_and_the_runs_of_an_outbox_are_in_the_ui_of_dagster() -> None:

@@ -71,6 +71,7 @@ def test_the_defaults_are_as_documented() -> None:
         "alert_oldest_hours": 168,
         "report_digest": False,
         "public_url": None,
+        "report_url": None,
         "dagster_ui_url": None,
         "autostart": False,
         "executor": "in_process",
@@ -100,6 +101,7 @@ def test_the_defaults_are_as_documented() -> None:
         ("DLQ_API_HOSTS", "DLQ.example.com, ::1,", ("dlq.example.com", "::1")),
         ("DLQ_API_CORS_ORIGINS", "https://Ops.example.com:8443", ("https://ops.example.com:8443",)),
         ("DLQ_PUBLIC_URL", "https://dlq.example.com/", "https://dlq.example.com"),
+        ("DLQ_REPORT_URL", "https://reports.example.com/o/", "https://reports.example.com/o"),
         ("DLQ_PUBLIC_URL", "http://10.0.0.7:8080/orders/", "http://10.0.0.7:8080/orders"),
     ],
 )
@@ -164,6 +166,7 @@ BAD = [
     ("DLQ_DEATH_WEBHOOK_URL", "ftp://ann:s3cr3t@host/x"),
     ("DLQ_DEATH_WEBHOOK_URL", "https://"),
     ("DLQ_PUBLIC_URL", "dlq.example.com"),
+    ("DLQ_REPORT_URL", "reports/orders"),
     ("DLQ_PUBLIC_URL", "ftp://dlq.example.com"),
     ("DLQ_PUBLIC_URL", "https://"),
     ("DLQ_PUBLIC_URL", "https://dlq.example.com:99999"),

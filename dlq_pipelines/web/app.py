@@ -7,7 +7,13 @@ from fastapi import FastAPI, Request, Response
 
 from dlq_pipelines.api.auth import TokenScope
 from dlq_pipelines.web.causes import show_cause, show_causes
-from dlq_pipelines.web.events import show_event
+from dlq_pipelines.web.edits import (
+    change_silence,
+    edit_cause,
+    show_cause_form,
+    show_silence_form,
+)
+from dlq_pipelines.web.events import show_event, show_parked_events
 from dlq_pipelines.web.fixes import (
     change_fix,
     preview_or_flag,
@@ -30,11 +36,24 @@ from dlq_pipelines.web.visit import PageAnswer, PageRules, PageVisit, ShowPage, 
 
 # First parts of the paths of pages. The guard leaves their authentication to `visit.py`.
 PAGE_NAMES = frozenset(
-    {"signin", "signout", "causes", "fixes", "events", "alerts", "audit", "reports", "web"}
+    {
+        "signin",
+        "signout",
+        "causes",
+        "fixes",
+        "parked",
+        "events",
+        "alerts",
+        "audit",
+        "reports",
+        "web",
+    }
 )
 _READ = PageRules()
 _RETRY = PageRules(TokenScope.RETRY)
 _CHANGE = PageRules(TokenScope.RETRY, changes=True)
+_ADMIN = PageRules(TokenScope.ADMIN)
+_EDIT = PageRules(TokenScope.ADMIN, changes=True)
 _OPEN = PageRules(is_open=True)
 
 
@@ -49,6 +68,8 @@ _PAGES: tuple[tuple[str, str, ShowPage, PageRules], ...] = (
     ("POST", "/signin", sign_in, _OPEN),
     ("POST", "/signout", sign_out, _OPEN),
     ("GET", "/causes", show_causes, _READ),
+    ("GET", "/causes/{cause:path}/edit", show_cause_form, _ADMIN),
+    ("POST", "/causes/{cause:path}/edit", edit_cause, _EDIT),
     ("GET", "/causes/{cause:path}", show_cause, _READ),
     ("GET", "/fixes", show_fixes, _READ),
     ("GET", "/fixes/new", show_flag_form, _RETRY),
@@ -56,8 +77,11 @@ _PAGES: tuple[tuple[str, str, ShowPage, PageRules], ...] = (
     ("GET", "/fixes/{fix_id:int}", show_fix, _READ),
     ("GET", "/fixes/{fix_id:int}/{action}", show_fix_action, _RETRY),
     ("POST", "/fixes/{fix_id:int}/{action}", change_fix, _CHANGE),
+    ("GET", "/parked", show_parked_events, _READ),
     ("GET", "/events/{event_id:path}", show_event, _READ),
     ("GET", "/alerts", show_alerts, _READ),
+    ("GET", "/alerts/silence", show_silence_form, _ADMIN),
+    ("POST", "/alerts/silence", change_silence, _EDIT),
     ("GET", "/audit", show_audit, _READ),
     ("GET", "/reports", show_reports, _READ),
     ("GET", "/reports/index.html", go_to_reports, _READ),

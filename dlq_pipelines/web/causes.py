@@ -3,7 +3,12 @@
 from shlex import quote
 from typing import Any
 
-from dlq_pipelines.causes.catalogue import Cause, describe_cause, redact_causes
+from dlq_pipelines.causes.catalogue import (
+    Cause,
+    describe_cause,
+    list_causes,
+    redact_causes,
+)
 from dlq_pipelines.causes.classify import extract_excerpt
 from dlq_pipelines.causes.explain import CauseExplanation, explain_cause
 from dlq_pipelines.causes.recent import (
@@ -12,8 +17,10 @@ from dlq_pipelines.causes.recent import (
     count_daily_deaths,
     list_recent_causes,
 )
-from dlq_pipelines.causes.search import CauseFilter, search_causes
+from dlq_pipelines.causes.search import CauseFilter, list_causes_of_type, search_causes
+from dlq_pipelines.causes.similar import find_similar_causes
 from dlq_pipelines.day import convert_to_zone, parse_past_time
+from dlq_pipelines.deployments import list_preceding_deployments
 from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.installation import (
     build_hides_path,
@@ -22,6 +29,7 @@ from dlq_pipelines.installation import (
 )
 from dlq_pipelines.outbox.dead_events import list_dead_events
 from dlq_pipelines.outbox.selection import Selection
+from dlq_pipelines.reports.wording import summarize_error
 from dlq_pipelines.retries.fixes import list_cause_fixes
 from dlq_pipelines.text import RedactTexts, format_aggregate
 from dlq_pipelines.web.charts import draw_trend
@@ -29,23 +37,32 @@ from dlq_pipelines.web.render import format_payload
 from dlq_pipelines.web.visit import PageAnswer, PageVisit, build_path
 
 _SAMPLES = 3
+# Causes with most dead events that a cause is compared with, and similar ones that are shown.
+_COMPARED, _SIMILAR = 1_000, 5
 # What the filter by state offers: those of the recent causes, then those of any cause.
 _RECENT_STATES = ("new", "rose")
 _STATES = ("open", "regressed", "fixing", "fixed", "muted")
 _SHOWN_DETAILS = 30
+_FILTERS = ("state", "owner", "event_type", "text", "since")
 
 
 def show_causes(visit: PageVisit) -> PageAnswer:
     """List causes: new, regressed and rising ones first, then the others by dead events now."""
     connection, settings, now = visit.connection, visit.settings, visit.now
-    state, owner, text = (visit.get_text(name) for name in ("state", "owner", "text"))
+    given = {name: visit.get_text(name) for name in _FILTERS}
+    state = given["state"]
     since = visit.get_text("since") or "24h"
     after = visit.get_text("after")
     redact = build_redact_errors(settings)
     at = parse_past_time("since", since, settings.zone, now=now)
     recent = list_recent_causes(connection, since=at, now=now, zone=settings.zone)
     urgent = {item.cause.id: item for item in recent.causes if item.recency != Recency.ONGOING}
-    wanted = CauseFilter(None if state in _RECENT_STATES else state, owner, text)
+    wanted = CauseFilter(
+        None if state in _RECENT_STATES else state,
+        given["owner"],
+        given["text"],
+        list_causes_of_type(connection, given["event_type"]) if given["event_type"] else None,
+    )
     first = [
         (item, shown)
         for item, shown in zip(
@@ -61,7 +78,6 @@ def show_causes(visit: PageVisit) -> PageAnswer:
         found = search_causes(connection, wanted, now=now, redact=redact, after=after)
         others = tuple(cause for cause in found.causes if cause.id not in urgent)
         following = found.next
-    given = {"state": state, "owner": owner, "text": text, "since": visit.get_text("since")}
     return PageAnswer(
         "causes.html.j2",
         {
@@ -72,7 +88,7 @@ def show_causes(visit: PageVisit) -> PageAnswer:
             "unclassified": recent.unclassified,
             "given": given,
             "states": (*_RECENT_STATES, *_STATES),
-            "is_filtered": any((state, owner, text)),
+            "is_filtered": any(given[name] for name in _FILTERS if name != "since"),
             "is_first": after is None,
             "next": following and build_path("causes", **given, after=following),
         },
@@ -127,7 +143,13 @@ def show_cause(visit: PageVisit) -> PageAnswer:
             "last_sample": described.sample,
             "fixes": list_cause_fixes(connection, [cause.id, *cause.members]),
             "changes": described.changes,
+            "deployments": [
+                (deployment, deployment.describe_delay(cause.first_seen))
+                for deployment in list_preceding_deployments(connection, cause.first_seen)
+            ],
             "flag": build_path("fixes", "new", cause=cause.id),
+            "edit": f"{build_path('causes', cause.id)}/edit",
+            "similar": _list_similar(visit, cause, redact),
             "lines": [
                 f"dlq causes explain {quote(cause.id)}",
                 f"dlq dead-events list --cause {quote(cause.id)} --limit 5",
@@ -153,10 +175,34 @@ def _explain(visit: PageVisit, cause_id: str) -> tuple[CauseExplanation | None, 
         return None, str(error)
 
 
+def _list_similar(
+    visit: PageVisit, cause: Cause, redact: RedactTexts
+) -> list[tuple[Cause, str, str, str]]:
+    """Return causes that differ in one word, with the words and the command that merges them."""
+    pairs = [
+        (pair.other, pair.differs)
+        if pair.cause.id == cause.id
+        else (pair.cause, pair.differs[::-1])
+        for pair in find_similar_causes(list_causes(visit.connection, limit=_COMPARED))
+        if cause.id in {pair.cause.id, pair.other.id}
+    ][:_SIMILAR]
+    shown = redact_causes([other for other, _ in pairs], redact)
+    return [
+        (
+            hidden,
+            build_path("causes", other.id),
+            " / ".join(word or "(nothing)" for word in redact(list(words))),
+            f"dlq causes merge {quote(other.id)} {quote(cause.id)} --reason ... --dry-run",
+        )
+        for (other, words), hidden in zip(pairs, shown, strict=True)
+    ]
+
+
 def _list_samples(visit: PageVisit, cause_id: str, redact: RedactTexts) -> list[dict[str, Any]]:
     """Return the latest dead events of a cause, redacted before anything is cut."""
     redact_payload = build_redact_payload(visit.settings)
     page = list_dead_events(visit.connection, Selection(cause=cause_id), limit=_SAMPLES)
+    errors = redact([event.last_error or "" for event in page.events])
     return [
         {
             "id": event.id,
@@ -165,8 +211,10 @@ def _list_samples(visit: PageVisit, cause_id: str, redact: RedactTexts) -> list[
             "aggregate": format_aggregate(event.aggregate_type, event.aggregate_id),
             "died_at": event.dead_at,
             "attempts": event.attempts,
-            "error": extract_excerpt(redact([event.last_error or ""])[0]),
+            # The end of a traceback says what failed, and the page shows its beginning.
+            "summary": summarize_error(error),
+            "error": extract_excerpt(error),
             "payload": format_payload(event.payload, redact_payload),
         }
-        for event in page.events
+        for event, error in zip(page.events, errors, strict=True)
     ]

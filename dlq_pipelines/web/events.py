@@ -1,13 +1,15 @@
-"""Shows the whole life of an event that died."""
+"""Shows the whole life of an event that died, and lists the parked events."""
 
 from dlq_pipelines.causes.classify import extract_excerpt
 from dlq_pipelines.installation import build_redact_errors, build_redact_payload
 from dlq_pipelines.retries.history import get_event_history
+from dlq_pipelines.retries.parked import list_parked_events
 from dlq_pipelines.text import format_aggregate
 from dlq_pipelines.validate import parse_event_id
 from dlq_pipelines.web.render import format_payload
-from dlq_pipelines.web.visit import PageAnswer, PageVisit, build_path
+from dlq_pipelines.web.visit import PageAnswer, PageVisit, build_path, parse_whole_number
 
+_LISTED = 50
 _PLACES = {
     "outbox": "in the outbox",
     "archive": "in the archive",
@@ -49,5 +51,36 @@ def show_event(visit: PageVisit) -> PageAnswer:
                 for retry in found.retries
             ],
             "command": f"dlq dead-events show {found.event_id}",
+        },
+    )
+
+
+def show_parked_events(visit: PageVisit) -> PageAnswer:
+    """List the events that died again after the maximum of retries."""
+    after, most = visit.get_text("after"), visit.settings.max_retries
+    found = list_parked_events(
+        visit.connection,
+        max_retries=most,
+        after=parse_whole_number("after", after) if after else 0,
+        limit=_LISTED,
+    )
+    following = build_path("parked", after=found[-1].death_id) if len(found) == _LISTED else None
+    return PageAnswer(
+        "parked.html.j2",
+        {
+            "events": [
+                (
+                    event,
+                    build_path("events", event.event_id),
+                    event.cause_id and build_path("causes", event.cause_id),
+                    format_aggregate(event.aggregate_type, event.aggregate_id),
+                )
+                for event in found
+            ],
+            "max_retries": most,
+            "next": following,
+            "lines": [
+                "dlq fixes release-parked --all --reason 'corrected by hand' --dry-run",
+            ],
         },
     )

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from dlq_pipelines.audit import CONFIRM_ABOVE
 from dlq_pipelines.day import convert_to_zone
+from dlq_pipelines.deployments import get_deployment
 from dlq_pipelines.errors import NotFoundError
 from dlq_pipelines.installation import build_fix_terms, build_redact_errors
 from dlq_pipelines.outbox.selection import Selection
@@ -41,7 +42,7 @@ _LISTED = 50
 _REFRESH_SECONDS = 10
 _SHOWN_EVIDENCE = 5
 _FILTERS = ("cause", "detail", "where", "event_type")
-_FIELDS = (*_FILTERS, "note", "link", "owner", "canary", "rate")
+_FIELDS = (*_FILTERS, "note", "link", "owner", "deployment", "canary", "rate")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class FixAction:
     run: Callable[..., object]
 
 
-_ENDED = frozenset(FixStatus) - {FixStatus.ACTIVE, FixStatus.PAUSED}
+# A verified fix has released nothing that has no outcome, and a rejected one nothing at all.
+_STOPPED = frozenset({FixStatus.HALTED, FixStatus.WITHDRAWN, FixStatus.EXPIRED})
 ACTIONS = {
     action.name: action
     for action in (
@@ -99,7 +101,7 @@ ACTIONS = {
             "Released events that no worker has taken are dead again. Pause, withdraw and a halt "
             "do this by themselves; this completes what was interrupted.",
             "What no worker had taken is recalled.",
-            frozenset({FixStatus.PAUSED, *_ENDED}),
+            frozenset({FixStatus.PAUSED, *_STOPPED}),
             recall_fix,
         ),
     )
@@ -134,6 +136,9 @@ def show_fix(visit: PageVisit) -> PageAnswer:
         "fix.html.j2",
         {
             "fix": fix,
+            "deployment": get_deployment(visit.connection, fix.deployment)
+            if fix.deployment
+            else None,
             "selection": fix.selection.describe(settings.zone),
             "cause_link": build_path("causes", fix.selection.cause)
             if fix.selection.cause
@@ -248,7 +253,8 @@ def _build_flag(visit: PageVisit, given: dict[str, str]) -> FixFlag:
         FlagInput(
             link=given["link"] or None,
             owner=given["owner"] or None,
-            canary=parse_whole_number("canary", given["canary"]) if given["canary"] else None,
+            deployment=_parse_optional(given, "deployment"),
+            canary=_parse_optional(given, "canary"),
             rate=_parse_rate(given["rate"]) if given["rate"] else None,
         ),
         terms=build_fix_terms(visit.settings),
@@ -287,6 +293,10 @@ def _build_command(given: dict[str, str]) -> str:
         f"--{name.replace('_', '-')} {quote(value)}" for name, value in given.items() if value
     ]
     return " ".join(["dlq fixes flag", *options])
+
+
+def _parse_optional(given: dict[str, str], name: str) -> int | None:
+    return parse_whole_number(name, given[name]) if given[name] else None
 
 
 def _parse_rate(text: str) -> float:

@@ -84,6 +84,11 @@ class PageVisit:
         return self.session is None or self.session.scope.allows(TokenScope.RETRY)
 
     @property
+    def may_edit(self) -> bool:
+        """Whether the person may change causes and silence alerts."""
+        return self.session is None or self.session.scope.allows(TokenScope.ADMIN)
+
+    @property
     def needs_name(self) -> bool:
         """Whether a form asks for the name of the person: no token names anybody."""
         return self.session is None

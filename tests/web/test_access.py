@@ -16,7 +16,9 @@ PAGES = (
     "/fixes/new",
     "/fixes/1",
     "/events/1",
+    "/parked",
     "/alerts",
+    "/alerts/silence",
     "/audit",
     "/reports",
 )

@@ -18,7 +18,7 @@ from tests.rows import add_events, date_deaths, kill, one
 from tests.web.conftest import Visitor, list_links
 
 HOSTILE = "<script>alert(1)</script>\x1b[2J\u202e\"'><img src=x onerror=alert(2)>{{ 7*7 }}"
-LISTS = ("/causes", "/fixes", "/alerts", "/audit", "/reports", "/fixes/new")
+LISTS = ("/causes", "/fixes", "/parked", "/alerts", "/audit", "/reports", "/fixes/new")
 
 
 def list_texts(page: str) -> str:
@@ -52,7 +52,9 @@ def test_every_link_of_every_page_answers(visitor: Visitor, cause_id: str, fix_i
             found = list_links(answer.text, str(answer.url))
             waiting |= {link.partition("#")[0] for link in found} - seen
     paths = {url.removeprefix(base).partition("?")[0] for url in seen}
-    assert {f"/causes/{cause_id}", f"/fixes/{fix_id}", f"/fixes/{fix_id}/pause"} <= paths
+    wanted = {"", "/edit"}
+    assert {f"/causes/{cause_id}{end}" for end in wanted} <= paths
+    assert {f"/fixes/{fix_id}", f"/fixes/{fix_id}/pause", "/parked"} <= paths
     assert any(path.startswith("/events/") for path in paths)
 
 

@@ -19,23 +19,17 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from playwright.sync_api import FloatRect, Locator, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Locator, Page, ViewportSize, sync_playwright
 
-from dlq_pipelines.causes.catalogue import mark_regressed_causes
-from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.installation import build_report_policy, open_connection, open_reports_target
-from dlq_pipelines.reports.report import build_report
-from dlq_pipelines.settings import Settings
 from tests.memory import remove_data
-from tests.rows import date_deaths_by_due_times
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 DLQ = Path(sys.executable).with_name("dlq")
 # The pictures show its path.
 SHOP = Path(tempfile.gettempdir()) / "shop"
-PORT = 3131
+PORT, PAGES_PORT = 3131, 3132
 WINDOW, TALL = ViewportSize(width=1280, height=830), ViewportSize(width=1280, height=1420)
-ADDRESS = f"http://127.0.0.1:{PORT}"
+ADDRESS, PAGES = (f"http://127.0.0.1:{port}" for port in (PORT, PAGES_PORT))
 FLAG = """\
 ops:
   flag_fix_op:
@@ -44,21 +38,6 @@ ops:
       note: the mail provider raised our limit
       actor: ann
       dry_run: true
-"""
-# The rest of the demo's last day, on which its two fixes ended: the fixed cause is regressed, a new
-# cause appears, and a known cause escalates.
-EVENING = """
-    insert into outbox_event
-        (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error,
-        last_error_at, next_run_at)
-    select 'order', n::text, 'label.printed', '{{}}', 'dead', 5, failure.error, at, at
-    from (values
-        (24, (select d.error from dlq.death d join dlq.fix f using (cause_id)
-              where f.status = 'verified' limit 1)),
-        (19, 'ssl.SSLCertVerificationError: certificate verify failed: certificate has expired'),
-        (37, (select error from dlq.death where error like '%UniqueViolation%' limit 1))
-    ) failure (deaths, error), generate_series(1, failure.deaths) n,
-    lateral (select now() + ('{midnight}' - now()) * n / (failure.deaths + 1) as at) moment
 """
 
 
@@ -79,9 +58,11 @@ def main() -> int:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), chromium_sandbox=os.geteuid() != 0
         )
-        with _serve():
-            _take_interface(browser.new_page(base_url=ADDRESS, viewport=WINDOW))
         _take_report(browser.new_page(viewport={"width": 1100, "height": 900}))
+        with _serve("serve", PAGES_PORT, "ready"):
+            _take_pages(browser)
+        with _serve("up", PORT, "server_info"):
+            _take_interface(browser.new_page(base_url=ADDRESS, viewport=WINDOW))
         browser.close()
     return 0
 
@@ -115,8 +96,8 @@ def _take_lineage(page: Page) -> None:
         page.get_by_text(name, exact=True).last for name in ("outbox_event", "archive_purge")
     )
     page.get_by_text("100% filled").nth(1).wait_for()
-    # The schedule that runs every five minutes may be running.
-    page.get_by_text(re.compile(r"Materializing|\b0 / ")).first.wait_for(state="hidden")
+    # A schedule or a sensor may have started a run.
+    page.get_by_text(re.compile("Materializing")).first.wait_for(state="hidden")
     page.wait_for_timeout(1_500)  # the graph is animated
     top, left, right, bottom = (
         _find_bounding_box(first)["y"],
@@ -196,7 +177,7 @@ def _take_fix(page: Page) -> None:
     _filter_log(page, "flag_fix_op")
     _take(page, "preview")
 
-    page.goto("/runs?q[]=tag:dlq/fix=1")
+    page.goto("/runs?q[]=tag:dlq/fix=2")
     _find_run_links(page).first.click()
     _wait_for_success(page)
     _filter_log(page, "retry_stage_op")
@@ -239,38 +220,46 @@ def _take(page: Page, name: str, *, bottom: float = WINDOW["height"]) -> None:
 
 
 def _take_report(page: Page) -> None:
-    """Take the report of the day on which the demo's fixes ended."""
-    settings, now = Settings(), datetime.now(UTC)
-    midnight = datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), UTC)
-    with open_connection(settings) as connection:
-        connection.execute(EVENING.format(midnight=midnight).encode())
-        date_deaths_by_due_times(connection, where="d.cause_id is null")
-        classify_deaths(connection, zone=settings.zone)
-        mark_regressed_causes(connection, now=midnight)
-        report = build_report(
-            connection,
-            day=now.date(),
-            zone=settings.zone,
-            target=open_reports_target(settings),
-            policy=build_report_policy(settings),
-            now=midnight,
-        )
-    page.goto(Path(report.places["html"]).as_uri())
+    """Take the report of the last day, on which the demo's fixes ended."""
+    # The page of the next day exists too, and says that there is no report yet.
+    last = max((SHOP / "dlq" / "reports").glob("*-*-*.json"))
+    page.goto(last.with_suffix(".html").as_uri())
     charts = page.locator(".charts").bounding_box()
     assert charts is not None
     clip = FloatRect(x=0, y=0, width=1100, height=charts["y"] + charts["height"])
     page.screenshot(path=IMAGES / "report.png", full_page=True, clip=clip)
 
 
+def _take_pages(browser: Browser) -> None:
+    """Take the pages of `dlq serve`: the causes, one of them, its fix, and a phone's."""
+    page = browser.new_page(base_url=PAGES, viewport={"width": 1100, "height": 800})
+    page.goto("/causes?since=3d")
+    page.screenshot(path=IMAGES / "page-causes.png")
+    page.get_by_role("link", name=re.compile("Service Unavailable")).first.click()
+    page.get_by_role("rowheader", name="$.acquirer").first.wait_for()
+    # Below it are tracebacks with the paths of this machine.
+    end = _find_bounding_box(page.get_by_role("heading", name="Latest samples"))["y"]
+    clip = FloatRect(x=0, y=0, width=1100, height=end - 16)
+    page.screenshot(path=IMAGES / "page-cause.png", full_page=True, clip=clip)
+    page.goto("/fixes/2")
+    page.get_by_role("heading", name="Timeline").wait_for()
+    page.screenshot(path=IMAGES / "page-fix.png")
+    phone = browser.new_page(
+        base_url=PAGES, viewport={"width": 390, "height": 800}, color_scheme="dark"
+    )
+    phone.goto("/causes?since=3d")
+    phone.screenshot(path=IMAGES / "page-causes-phone.png")
+
+
 @contextmanager
-def _serve() -> Iterator[None]:
-    """Run `dlq up` for the length of a `with` block."""
-    running = subprocess.Popen([DLQ, "up", "--port", str(PORT)], stdout=subprocess.DEVNULL)
+def _serve(command: str, port: int, path: str) -> Iterator[None]:
+    """Run `dlq up` or `dlq serve` for the length of a `with` block."""
+    running = subprocess.Popen([DLQ, command, "--port", str(port)], stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 90
-        while not _is_serving():
+        while not _answers(f"http://127.0.0.1:{port}/{path}"):
             if time.monotonic() > deadline:
-                raise TimeoutError("`dlq up` does not answer on " + ADDRESS)
+                raise TimeoutError(f"`dlq {command}` does not answer on port {port}")
             time.sleep(0.2)
         yield
     finally:
@@ -278,9 +267,9 @@ def _serve() -> Iterator[None]:
         running.wait(60)
 
 
-def _is_serving() -> bool:
+def _answers(url: str) -> bool:
     try:
-        urllib.request.urlopen(f"http://127.0.0.1:{PORT}/server_info", timeout=5).close()
+        urllib.request.urlopen(url, timeout=5).close()  # noqa: S310 - an address of loopback
     except OSError:
         return False
     return True

@@ -1,17 +1,20 @@
-"""Plays the demo: fourteen days of a small shop, every job, and two fixes.
+"""Plays the demo: fourteen days of a small shop, every job, and three fixes.
 
 The shop writes orders and their events in one transaction, workers deliver the events, and some
-deliveries fail. The Dagster jobs then run on the instance that `dlq up` shows. Two fixes are
-flagged: for one the shop corrects its handler, for the other it does not. The sensor, the runs and
-the workers go on until the first fix is verified and the second halted. With `DLQ_PROBES=true` the
-outage of the other companies then ends, and probes find it out and flag a fix of each cause.
+deliveries fail. A fix after the first week is verified, and its cause regresses on the last day,
+after a release that also begins a new cause. In the evening two more fixes are flagged: for one the
+shop corrects its handler, for the other it does not. The sensor, the Dagster runs and the workers
+go on until one is verified and the other halted. With `DLQ_PROBES=true` the outage of the other
+companies then ends, and probes find it out and flag a fix of each cause. All jobs run on the
+instance that `dlq up` shows, and the report of the last day has everything.
 """
 
 import contextlib
 import os
 import shutil
-import time
-from datetime import UTC, date, datetime, timedelta
+import time as clock
+from dataclasses import replace
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +23,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from dlq_pipelines.audit import AuditContext, record_audit_entry
+from dlq_pipelines.causes.update import update_causes
 from dlq_pipelines.definitions import defs
 from dlq_pipelines.demo import shop
 from dlq_pipelines.demo.handlers import Handlers, Repair
 from dlq_pipelines.demo.servers import run_provider_servers
 from dlq_pipelines.demo.worker import drain_outbox, run_workers
+from dlq_pipelines.deployments import note_deployment
 from dlq_pipelines.errors import DlqError, RefusedError
 from dlq_pipelines.installation import (
+    build_fix_terms,
     create_tables,
     find_database,
     get_exports_folder,
@@ -34,14 +40,29 @@ from dlq_pipelines.installation import (
     open_connection,
     prepare_dagster,
 )
+from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.retries.advance import advance_fix
 from dlq_pipelines.retries.fix import Fix
-from dlq_pipelines.retries.fixes import get_stage_outcomes, list_fixes
+from dlq_pipelines.retries.fixes import (
+    FixFlag,
+    flag_fix,
+    get_fix,
+    get_stage_outcomes,
+    list_fixes,
+)
 from dlq_pipelines.settings import Settings
 
 _SEED = 7
 _LOG = "demo.log"
 _TAGS = {"dlq/demo": "true"}
+# The day after which a fix of the first week's cause is played, and the hour of each day at which
+# fixes are flagged. The last day's events are written before that.
+_LEDGER_DAY = 8
+_EVENING = time(22)
+_LAST_HOUR = time(21)
+_RELEASE = ("webshop", "v43")
+_BEFORE_FIRST_DEATH = timedelta(minutes=6)
 # Events older than a week are archived, so that fourteen days leave something to archive.
 _ARCHIVE_AFTER_DAYS = 7
 # The fixes end in half a minute; a slow or busy machine takes several times that.
@@ -57,6 +78,14 @@ _ASSETS = (
 
 # Actor and note of the fix, exception type and template of the cause, its detail, and the change
 # that is deployed.
+_LEDGER_FIX = (
+    "invoicing-team",
+    "all invoices go to the new ledger",
+    "%URLError",
+    "%refused%",
+    None,
+    Repair.OWN_LEDGER,
+)
 _TRUE_FIX = (
     "shipping-team",
     "labels read the app's new field postal_code",
@@ -177,17 +206,86 @@ def _play(
         handlers = Handlers(called)
         bar = _add_bar(progress, "Playing the shop's days: orders, events, workers", len(days))
         for day in days:
-            shop.play_day(connection, day, zone=settings.zone, seed=_SEED, now=datetime.now(UTC))
-            _deliver_all(connection, database, handlers)
-            shop.backdate_deaths(connection, day.date, zone=settings.zone, now=datetime.now(UTC))
+            if day is days[-1]:
+                handlers.roll_back_ledger()
+            _play_day(connection, database, handlers, day, settings)
+            if day.number == _LEDGER_DAY:
+                _replace_ledger(connection, database, handlers, day.date, settings)
             progress.advance(bar)
-        _run_days(instance, [day.date for day in days], progress)
+        _note_release(connection, instance)
         _try_fixes(connection, database, handlers, instance, progress)
         if settings.probes:
             called.recovered.set()
             _probe_causes(connection, database, handlers, instance, progress)
+        _date_fixes(connection, days[-1].date, settings)
+        _run_days(instance, [day.date for day in days], progress)
         _finish(instance, progress)
     _mark(connection, "demo.end")
+
+
+def _play_day(
+    connection: Connection,
+    database: Database,
+    handlers: Handlers,
+    day: shop.ShopDay,
+    settings: Settings,
+) -> None:
+    """Write the events of a day, deliver them, and date their deaths on that day."""
+    zone, now = settings.zone, datetime.now(UTC)
+    evening = datetime.combine(day.date, _LAST_HOUR, zone).astimezone(UTC)
+    until = min(now, evening) if day.number == shop.DAYS else now
+    shop.play_day(connection, day, zone=zone, seed=_SEED, now=until)
+    _deliver_all(connection, database, handlers)
+    shop.backdate_deaths(connection, day.date, zone=zone, now=datetime.now(UTC))
+
+
+def _replace_ledger(
+    connection: Connection,
+    database: Database,
+    handlers: Handlers,
+    day: date,
+    settings: Settings,
+) -> None:
+    """Flag and verify the fix of the first week's cause, without Dagster: its runs are of today."""
+    actor, note, exception, template, _, repair = _LEDGER_FIX
+    handlers.deploy(repair)
+    found = list_fixes(connection)
+    if any(fix.flagged_by != actor for fix in found):
+        return  # a demo that was killed later is continued
+    update_causes(connection, now=datetime.now(UTC), zone=settings.zone)
+    audit = AuditContext(actor, note, datetime.now(UTC))
+    cause = connection.fetch_one("demo.cause_of", exception=exception, template=template)["id"]
+    fix = found[0] if found else flag_fix(connection, FixFlag(Selection(cause=cause)), audit=audit)
+    terms, give_up = build_fix_terms(settings), clock.monotonic() + _MAX_FIX_SECONDS
+    with run_workers(database, handlers):
+        while get_fix(connection, fix.id).closed_at is None and clock.monotonic() < give_up:
+            now = datetime.now(UTC)
+            advance_fix(connection, fix.id, audit=replace(audit, now=now), terms=terms)
+            clock.sleep(_IDLE_SECONDS)
+    _date_fixes(connection, day, settings)
+
+
+def _date_fixes(connection: Connection, day: date, settings: Settings) -> None:
+    """Move the fixes that were played now to the evening of a day."""
+    at = datetime.combine(day, _EVENING, settings.zone).astimezone(UTC)
+    connection.run("demo.date_fixes", at=at)
+
+
+def _note_release(connection: Connection, instance: dg.DagsterInstance) -> None:
+    """Classify the deaths, and note the release that the new cause of the last day followed."""
+    _run_job(instance, "classify_deaths")
+    first = connection.fetch_one(
+        "demo.first_death", exception="%UnknownTaxCodeError", template="%"
+    )["at"]
+    if first is None:  # a demo of few events may have none
+        return
+    note_deployment(
+        connection,
+        *_RELEASE,
+        deployed_at=first - _BEFORE_FIRST_DEATH,
+        audit=AuditContext("deploy-bot", "deployed", datetime.now(UTC)),
+    )
+    connection.run("demo.date_deployments")
 
 
 def _build_progress(console: Console) -> Progress:
@@ -217,7 +315,7 @@ def _deliver_all(connection: Connection, database: Database, handlers: Handlers)
     """Deliver all events. Those that a killed demo had fetched fall due when their lease ends."""
     drain_outbox(database, handlers)
     while shop.count_waiting_events(connection):
-        time.sleep(_IDLE_SECONDS)
+        clock.sleep(_IDLE_SECONDS)
         drain_outbox(database, handlers)
 
 
@@ -264,16 +362,16 @@ def _advance_fixes(
 ) -> None:
     """Evaluate the sensor of fixes until all of them have ended."""
     total = len(list_fixes(connection, only_open=True))
-    give_up = time.monotonic() + _MAX_FIX_SECONDS
+    give_up = clock.monotonic() + _MAX_FIX_SECONDS
     while open_fixes := list_fixes(connection, only_open=True):
         progress.update(bar, total=total, completed=total - len(open_fixes))
-        if time.monotonic() > give_up:
+        if clock.monotonic() > give_up:
             raise DlqError(
                 "The fixes did not end in ten minutes.",
                 "`dlq fixes list` shows their progress.",
             )
         _evaluate_sensor("fix_flag_sensor", "retry_stage", instance)
-        time.sleep(_IDLE_SECONDS)
+        clock.sleep(_IDLE_SECONDS)
     progress.update(bar, total=total, completed=total)
 
 
@@ -286,12 +384,12 @@ def _probe_causes(
 ) -> None:
     """Release a probe of each transient cause, and advance the fixes that they flag."""
     bar = _add_bar(progress, "Probing transient causes: sensor, runs, workers", 1)
-    give_up = time.monotonic() + _MAX_FIX_SECONDS
+    give_up = clock.monotonic() + _MAX_FIX_SECONDS
     with run_workers(database, handlers):
         while _evaluate_sensor("probe_sensor", "probe_causes", instance) or (
-            connection.fetch_one("demo.has_probes")["found"] and time.monotonic() < give_up
+            connection.fetch_one("demo.has_probes")["found"] and clock.monotonic() < give_up
         ):
-            time.sleep(_IDLE_SECONDS)
+            clock.sleep(_IDLE_SECONDS)
         # A fix waits until what died again has its cause.
         _run_job(instance, "classify_deaths")
         _advance_fixes(connection, instance, progress, bar)
@@ -312,9 +410,7 @@ def _evaluate_sensor(name: str, job: str, instance: dg.DagsterInstance) -> bool:
 
 
 def _finish(instance: dg.DagsterInstance, progress: Progress) -> None:
-    bar = _add_bar(progress, "Classifying what died again, archiving old events", 2)
-    _run_job(instance, "classify_deaths")
-    progress.advance(bar)
+    bar = _add_bar(progress, "Archiving old events", 1)
     config = {"older_than_days": _ARCHIVE_AFTER_DAYS, "reason": "demo", "dry_run": False}
     _run_job(
         instance,

@@ -13,8 +13,9 @@ Every failure is a real exception:
 | `prices.received` | the supplier writes decimal commas | `json.decoder.JSONDecodeError` |
 | `parcel.shipped` | the app sends `postal_code` | `KeyError: 'postcode'` |
 | `invoice.issued` | the line has no `sku` | `KeyError: 'sku'`, another detail of the same cause |
+| `invoice.issued` | the tax code is new | `UnknownTaxCodeError` |
 
-The demo flags a fix for two of them: see `Repair`.
+The demo flags a fix for three of them: see `Repair`.
 """
 
 import json
@@ -36,9 +37,14 @@ _PICKUP_TIMEOUT_SECONDS: Final = 0.02
 _HTTP: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
+_TAX_CODES: Final = frozenset({"standard", "reduced"})
+
+
 class Repair(StrEnum):
     """A change that the shop deploys to resolve a cause.
 
+    OWN_LEDGER resolves it until it is rolled back: invoices of the legacy ledger are written to the
+    shop's own.
     PARCEL_FIELDS resolves it: the label is printed from `postal_code` if an address has no
     `postcode`, so parcels that died of `KeyError: 'postcode'` are delivered when retried. It says
     nothing about the invoices that die of `KeyError: 'sku'`.
@@ -46,12 +52,17 @@ class Repair(StrEnum):
     `HTTP Error 503: Service Unavailable` for the same acquirer, as v1 did.
     """
 
+    OWN_LEDGER = "own-ledger"
     PARCEL_FIELDS = "parcel-fields"
     PAYMENT_ROUTE = "payment-route"
 
 
 class PaymentDeclinedError(Exception):
     """The order costs more than the customer's credit. Retrying does not help."""
+
+
+class UnknownTaxCodeError(Exception):
+    """The shop has no rate for a tax code."""
 
 
 class UnknownEventError(Exception):
@@ -61,7 +72,7 @@ class UnknownEventError(Exception):
 class Handlers:
     """The shop's deliveries.
 
-    One object serves all worker threads: only `deploy` changes it, by a single assignment.
+    One object serves all worker threads: a change of it is a single assignment.
 
     Args:
         services: the servers that the shop calls.
@@ -69,6 +80,7 @@ class Handlers:
 
     def __init__(self, services: ProviderServers) -> None:
         self._services = services
+        self._writes_to_legacy_ledger = True
         self._postcode_fields: tuple[str, ...] = ("postcode",)
         self._capture_url = f"{services.payments}/v1/capture"
         self._handlers: Mapping[str, Callable[[Connection, OutboxEvent], None]] = {
@@ -85,10 +97,16 @@ class Handlers:
     def deploy(self, repair: Repair) -> None:
         """Deploy a change: later deliveries run the changed code. Idempotent."""
         match repair:
+            case Repair.OWN_LEDGER:
+                self._writes_to_legacy_ledger = False
             case Repair.PARCEL_FIELDS:
                 self._postcode_fields = ("postcode", "postal_code")
             case Repair.PAYMENT_ROUTE:
                 self._capture_url = f"{self._services.payments}/v2/capture"
+
+    def roll_back_ledger(self) -> None:
+        """Deploy the release that lacks `Repair.OWN_LEDGER`. Idempotent."""
+        self._writes_to_legacy_ledger = True
 
     def handle(self, connection: Connection, event: OutboxEvent) -> None:
         """Deliver an event. Idempotent: an event may be delivered twice.
@@ -129,7 +147,9 @@ class Handlers:
     def _issue_invoice(self, connection: Connection, event: OutboxEvent) -> None:
         line = event.payload["line"]
         text = f"{line['quantity']} x {line['sku']}"
-        if event.payload["ledger"] == "legacy":
+        if event.payload["tax"] not in _TAX_CODES:
+            raise UnknownTaxCodeError(f"no rate for tax code '{event.payload['tax']}'")
+        if event.payload["ledger"] == "legacy" and self._writes_to_legacy_ledger:
             _post(f"{self._services.bookkeeping}/invoices", event.payload)
         connection.run("shop.issue_invoice", order=event.payload["order"], line=text)
 

@@ -57,6 +57,7 @@ class Fault(StrEnum):
     DECIMAL_COMMA = "decimal comma"
     RENAMED_FIELD = "renamed field"
     MISSING_SKU = "missing sku"
+    NEW_TAX_CODE = "new tax code"
 
 
 def _percent(*days: int) -> tuple[float, ...]:
@@ -65,8 +66,9 @@ def _percent(*days: int) -> tuple[float, ...]:
 
 # Share of the events of its kind that have the fault, on each of the fourteen days.
 FAULTS: Final[Mapping[Fault, tuple[float, ...]]] = {
-    # The last customers leave the legacy ledger in the first week: this cause ends.
-    Fault.LEGACY_LEDGER: _percent(12, 10, 9, 8, 6, 3, 1, 0, 0, 0, 0, 0, 0, 0),
+    # The legacy ledger is replaced after the first week: a fix is verified. On the last day a
+    # release writes to it again: the cause has regressed.
+    Fault.LEGACY_LEDGER: _percent(12, 10, 9, 8, 6, 3, 1, 0, 0, 0, 0, 0, 0, 5),
     Fault.ACQUIRER_DOWN: _percent(3, 3, 4, 3, 5, 6, 5, 7, 8, 7, 9, 10, 11, 12),
     Fault.OVER_CREDIT: _percent(2, 3, 2, 3, 3, 2, 2, 3, 2, 3, 2, 4, 2, 3),
     # The newsletter of day 12 goes to all customers: this cause has a spike.
@@ -79,6 +81,8 @@ FAULTS: Final[Mapping[Fault, tuple[float, ...]]] = {
     Fault.RENAMED_FIELD: _percent(0, 0, 0, 0, 0, 0, 0, 0, 6, 10, 14, 18, 22, 26),
     # The same cause as the renamed field, with another detail: a missing key of an invoice.
     Fault.MISSING_SKU: _percent(0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 2, 2),
+    # The same release introduces a tax code that the invoices do not know: this cause is new.
+    Fault.NEW_TAX_CODE: _percent(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5),
 }
 
 # Relative number of events of each of the fourteen days, and of each hour of a day.
@@ -462,10 +466,12 @@ class Clerk:
     def _build_invoice(self, order: str, amount: Decimal) -> ShopEvent:
         is_legacy = self._has_fault(Fault.LEGACY_LEDGER)
         is_missing = not is_legacy and self._has_fault(Fault.MISSING_SKU)
+        has_code = not is_legacy and not is_missing and self._has_fault(Fault.NEW_TAX_CODE)
         payload = {
             "order": order,
             "amount": str(amount),
             "ledger": "legacy" if is_legacy else "own",
+            "tax": "reverse-charge" if has_code else "standard",
             "line": {"article" if is_missing else "sku": f"sku-{order}", "quantity": 1},
         }
         return ShopEvent("invoice.issued", "invoice", order, payload)
@@ -475,4 +481,6 @@ class Clerk:
         return f"{self.date:%Y%m%d}-{self._count[kind]:04}"
 
     def _has_fault(self, fault: Fault) -> bool:
-        return self.rng.random() < self.faults.get(fault, 0)
+        """Decide by chance. A fault that is absent draws no number: other days stay as they are."""
+        share = self.faults.get(fault, 0)
+        return share > 0 and self.rng.random() < share

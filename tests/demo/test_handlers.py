@@ -59,6 +59,10 @@ LAST_LINE = {
     ),
     Fault.RENAMED_FIELD: ("parcel.shipped", r"KeyError: 'postcode'"),
     Fault.MISSING_SKU: ("invoice.issued", r"KeyError: 'sku'"),
+    Fault.NEW_TAX_CODE: (
+        "invoice.issued",
+        r"dlq_pipelines\.demo\.handlers\.UnknownTaxCodeError: no rate for tax code '.*'",
+    ),
 }
 
 

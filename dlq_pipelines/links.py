@@ -69,5 +69,7 @@ class Links:
         return None if self.public_url is None else f"{self.public_url}{path}"
 
 
+# Of pages of the same server, as paths.
+PATHS = Links(public_url="")
 # Of an installation whose addresses are not set.
 NO_LINKS = Links()

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import DictRow
 
-from dlq_pipelines.causes.explain import COMPARED_EVENTS, CauseExplanation, IsHiddenPath
+from dlq_pipelines.causes.explain import CauseExplanation, IsHiddenPath
 from dlq_pipelines.causes.fingerprint import CauseKey, compute_cause_key, compute_fingerprint
 from dlq_pipelines.causes.separate import EventSample, find_separation
 from dlq_pipelines.causes.title import build_title
@@ -41,9 +41,9 @@ from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.postgres.queries import render_statement
 from dlq_pipelines.text import RedactTexts
 
-# Rows that are looked at, from the end of the key: a million take one to three seconds.
+# Rows that are looked at, from the end of the key. Three scans of a million take 6 s.
 SCANNED_ROWS = 1_000_000
-# Dead events that are classified, at 5,000 to 10,000 a second.
+# Dead events that are classified: 2 s with their scan, if their errors are short.
 CLASSIFIED_EVENTS = 50_000
 DAYS = 14
 _STATEMENT_TIMEOUT = "60s"
@@ -52,9 +52,11 @@ _MAX_TABLES = 12
 _FETCHED = 500
 _HALF = 10_000
 _MAX_PAYLOAD_LENGTH = 65_536
-# Causes that are explained, and delivered events of a type that they are compared with.
-_EXPLAINED = 5
-_COMPARED = 500
+# Causes that are explained, dead events of each that are compared, the types of these that are
+# looked at, and delivered events that all of them are compared with. Payloads of 4,000 events of
+# 2 kB are 8 MB; the types of an application may be any number.
+_EXPLAINED, _COMPARED, _TYPES = 5, 500, 20
+_MOST_DELIVERED = 4_000
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ class Trial:
         dead: dead events among them.
         delivered: delivered events among them.
         hides_rows: row level security hides rows of the table from the role.
+        absent_states: values that a person said mean dead or delivered, and that no row has.
         unmapped_states: values of the state column that the mapping does not name, with the number
             of rows: each may mean that the worker gave up.
         classified: dead events that were classified, the last ones.
@@ -126,6 +129,7 @@ class Trial:
     dead: int
     delivered: int
     hides_rows: bool
+    absent_states: tuple[str, ...]
     unmapped_states: tuple[StateCount, ...]
     classified: int
     without_error: int
@@ -166,9 +170,9 @@ def try_outbox(
         redact: hides parts of the titles.
 
     Raises:
-        NotFoundError: no table looks like an outbox.
-        RefusedError: several tables do, or nothing in the table is ever dead.
-        SchemaError: the table does not exist.
+        NotFoundError: the table does not exist, or no table looks like an outbox.
+        RefusedError: several tables do, nothing in the table is ever dead, or the role may not read
+            it.
     """
     with _explain_missing_rights(), connection.snapshot():
         connection.run("session.set_statement_timeout", timeout=_STATEMENT_TIMEOUT)
@@ -177,7 +181,7 @@ def try_outbox(
         else:
             proposed = _propose(connection, *split_table_name(table.name), table)
         connection.run("session.set_statement_timeout", timeout=_STATEMENT_TIMEOUT)
-        return _Trial(connection, proposed).read(
+        return _Trial(connection, proposed, table).read(
             now=now, zone=zone, is_hidden=is_hidden, redact=redact
         )
 
@@ -250,9 +254,10 @@ def _find_outbox(connection: Connection, given: TrialTable) -> _Proposed:
 class _Trial:
     """Reads a table in the transaction of its connection."""
 
-    def __init__(self, connection: Connection, proposed: _Proposed) -> None:
+    def __init__(self, connection: Connection, proposed: _Proposed, given: TrialTable) -> None:
         self._connection, self._proposed = connection, proposed.mapping
-        self._facts, table = proposed.facts, require_table(connection)
+        self._facts, self._given = proposed.facts, given
+        table = require_table(connection)
         self._hides_rows = table.row_security.applies
         self._shape = MappingProxyType(
             build_reading_shape(proposed.mapping.mapping, list_mapped_facts(table))
@@ -276,6 +281,7 @@ class _Trial:
             dead=counted["dead"],
             delivered=counted["delivered"],
             hides_rows=self._hides_rows,
+            absent_states=tuple(self._list_absent_states()),
             unmapped_states=tuple(self._list_unmapped_states()),
             classified=classified,
             without_error=without_error,
@@ -288,6 +294,16 @@ class _Trial:
     def _run(self, name: str, **values: Any) -> psycopg.Cursor[DictRow]:
         statement = render_statement(self._connection.names, name, self._shape)
         return self._connection.execute(statement, values)
+
+    def _list_absent_states(self) -> Iterator[str]:
+        """Yield the states that a person named and that no row has, such as a misspelled one."""
+        column = find_state_column(self._proposed.mapping.dead)
+        counted = self._facts.states.get(column or "", ())
+        if counted:  # empty: the states could not be counted in time
+            seen = {state.value for state in counted if state.rows}
+            for value in (*self._given.dead_values, *self._given.delivered_values):
+                if str(value) not in seen:
+                    yield str(value)
 
     def _list_unmapped_states(self) -> Iterator[StateCount]:
         """Yield the states of rows that no condition of the mapping names."""
@@ -335,13 +351,18 @@ class _Trial:
         """Explain causes; none if the mapping has no payload."""
         if self._proposed.mapping.payload is None or not groups:
             return {}
-        types = sorted({name for group in groups.values() for name in group.types})
+        types = {name for group in groups.values() for name, _ in group.types.most_common(_TYPES)}
         delivered: defaultdict[str, list[str]] = defaultdict(list)
-        for row in self._run("trial.delivered", scanned=SCANNED_ROWS, types=types, limit=_COMPARED):
+        for row in self._run(
+            "trial.delivered",
+            scanned=SCANNED_ROWS,
+            types=sorted(types),
+            # At least ten of each: fewer separate nothing.
+            limit=max(_MOST_DELIVERED // len(types), 10),
+        ):
             delivered[row["event_type"]].append(row["event_id"])
-        wanted = [id_ for ids in delivered.values() for id_ in ids[: COMPARED_EVENTS // 2]]
         dead = [id_ for group in groups.values() for id_ in group.ids]
-        samples = self._read_samples([*wanted, *dead])
+        samples = self._read_samples([*(id_ for ids in delivered.values() for id_ in ids), *dead])
         return {
             key: self._explain_group(key, group, delivered, samples, zone, is_hidden)
             for key, group in groups.items()

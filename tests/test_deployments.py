@@ -1,5 +1,6 @@
 """Tests deployments: noting them, what causes say of them, and fixes that name one."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from zoneinfo import ZoneInfo
@@ -21,10 +22,10 @@ from dlq_pipelines.deployments import (
 )
 from dlq_pipelines.errors import NotFoundError
 from dlq_pipelines.outbox.selection import Selection
-from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.fixes import FixFlag, flag_fix, get_fix
 from tests.retries.helpers import add_dead, build_audit
-from tests.rows import one
+from tests.rows import one, wait_for_blocked_session
 
 NOW = datetime.now(UTC)
 
@@ -74,9 +75,23 @@ def test_a_step_of_a_pipeline_may_be_repeated(connection: Connection) -> None:
     )
     assert (again.id, again.link) == (first.id, "https://x.example/42")
     assert note_deployment(connection, "checkout", "v42", audit=build_audit()).link == again.link
+    assert [entry.kind for entry in list_audit_entries(connection)] == ["deployment.note"] * 2
     assert note_deployment(connection, "checkout", "v43", audit=build_audit()).id != first.id
     connection.execute("update dlq.deployment set deployed_at = now() - interval '11 minutes'")
     assert note_deployment(connection, "checkout", "v42", audit=build_audit()).id != first.id
+
+
+def test_two_notes_at_once_are_one(connection: Connection, database: Database) -> None:
+    """The second waits for the first, and finds what it has noted."""
+    note_again = partial(note_deployment, service="checkout", version="v42", audit=build_audit())
+    with database.connect() as other, ThreadPoolExecutor(1) as pool:
+        with connection.transaction():
+            first = note_again(connection)
+            second = pool.submit(note_again, other)
+            wait_for_blocked_session(connection)
+            assert list_deployments(connection) == [first]
+        assert second.result(60) == first
+    assert len(list_audit_entries(connection)) == 1
 
 
 def test_a_dry_run_notes_nothing(connection: Connection) -> None:
@@ -119,7 +134,7 @@ def test_invalid_values_are_refused(
         ("' ', 'v42'", "service must not be empty"),
         ("null, 'v42'", "service must not be empty"),
         ("'checkout', null", "version must not be empty"),
-        ("'checkout', 'v42', link => ''", "link must not be empty"),
+        ("'checkout', 'v42', link => ' '", "link must not be empty(.|\n)*leave link out"),
         ("'checkout', repeat('x', 201)", "version has 201 characters"),
         ("'checkout', 'v42', deployed_at => 'infinity'", "must not lie in the future"),
         ("'checkout', 'v42', deployed_at => '-infinity'", "years 1900 to 9000"),

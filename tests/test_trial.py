@@ -189,8 +189,25 @@ def test_a_state_that_nobody_knows_is_named(shop: Database) -> None:
         found = look(connection)
         assert [(state.value, state.rows) for state in found.unmapped_states] == [("stuck", 30)]
         assert found.dead == 40
-        found = look(connection, TrialTable("outbox_event", dead_values=("stuck",)))
-        assert found.dead == 30
+        given = TrialTable("outbox_event", ("stuck", "nosuch"), ("done", "neither"))
+        found = look(connection, given)
+        assert (found.dead, found.absent_states) == (30, ("nosuch", "neither"))
+
+
+def test_any_number_of_event_types_is_bounded(shop: Database) -> None:
+    """Each event has a type of its own; those of the main ones are compared."""
+    with shop.connect() as connection:
+        connection.execute("update outbox_event set event_type = id::text")
+        found = look(connection)
+    assert found.dead == 70
+    assert all("no delivered event" in cause.explanation for cause in found.causes)
+
+
+def test_the_causes_of_many_types_are_compared_with_some_of_each(shop: Database) -> None:
+    with shop.connect() as connection:
+        connection.execute("update outbox_event set event_type = 'type ' || id % 30")
+        found = look(connection)
+    assert found.causes[0].explanation.startswith("$.acquirer = northbank: ")
 
 
 def test_rows_that_a_policy_hides_are_said_to_be_hidden(shop: Database) -> None:

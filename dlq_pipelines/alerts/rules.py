@@ -428,8 +428,16 @@ def evaluate_rules(
 
 def _find_link(finding: Finding, figures: AlertFigures, links: Links) -> str | None:
     """Return the address that shows more about a finding, if it has one."""
-    subject = finding.key.partition(":")[2]
-    match finding.rule:
+    if finding.rule != "job":
+        return link_alert(finding.rule, finding.key, links)
+    failed = (job for job in figures.failed_jobs if job.job == finding.key.partition(":")[2])
+    return links.link_run(next(failed).failed_run)
+
+
+def link_alert(rule: str, key: str, links: Links) -> str | None:
+    """Return the address of the page about an alert; None: it has no page, or no address is set."""
+    subject = key.partition(":")[2]
+    match rule:
         case "backlog" | "oldest" | "deaths":
             return links.link_causes()
         case "new_cause" | "new_detail" | "regressed" | "escalating":
@@ -438,9 +446,6 @@ def _find_link(finding: Finding, figures: AlertFigures, links: Links) -> str | N
             return links.link_fix(int(subject))
         case "parked":
             return links.link_parked_events()
-        case "job":
-            (run,) = (job.failed_run for job in figures.failed_jobs if job.job == subject)
-            return links.link_run(run)
         case _:
             return None
 

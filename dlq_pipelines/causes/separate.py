@@ -72,7 +72,7 @@ class EventSample:
 
 
 @dataclass(frozen=True)
-class Finding:
+class SeparationFinding:
     """A condition that sets dead events apart.
 
     Attributes:
@@ -111,7 +111,7 @@ class Separation:
     delivered: int
     unreadable: int
     tried: int
-    findings: tuple[Finding, ...]
+    findings: tuple[SeparationFinding, ...]
 
 
 @dataclass(frozen=True)
@@ -314,7 +314,7 @@ def _list_fields(
     wanted: Collection[tuple[str, ...]] | None = None,
 ) -> list[_Field]:
     """Return the fields of the documents, or only those that are wanted."""
-    root, reader = _Field(()), _Reader()
+    root, reader = _Field(()), _DocumentReader()
     for steps in wanted or ():
         at = root
         for depth, name in enumerate(steps, 1):
@@ -361,7 +361,7 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
-class _Reader:
+class _DocumentReader:
     """Adds documents to fields, within the bounds."""
 
     def __init__(self) -> None:
@@ -685,7 +685,9 @@ def _bracket(where: str) -> str:
     return f"({where})" if "||" in where else where
 
 
-def _choose(conditions: Sequence[_Condition], sides: _Sides, tried: int) -> tuple[Finding, ...]:
+def _choose(
+    conditions: Sequence[_Condition], sides: _Sides, tried: int
+) -> tuple[SeparationFinding, ...]:
     """Return the best significant conditions, each set of events and each field once."""
     ranked = sorted(
         ((sides.compute_p(condition.events), condition) for condition in conditions),
@@ -716,7 +718,7 @@ def _choose(conditions: Sequence[_Condition], sides: _Sides, tried: int) -> tupl
         ):
             chosen.append((condition, [], {*condition.about}))
     return tuple(
-        Finding(
+        SeparationFinding(
             condition.text,
             condition.where,
             *sides.count(condition.events),

@@ -13,6 +13,16 @@ if TYPE_CHECKING:
     from dlq_pipelines.outbox.adopt import ProposedMapping
 
 app = typer.Typer()
+DeadStates = Annotated[
+    list[str] | None,
+    typer.Option("--dead", help="Value of the state column that means dead (repeatable)."),
+]
+DeliveredStates = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--delivered", help="Value of the state column that means delivered (repeatable)."
+    ),
+]
 
 
 @app.command("adopt")
@@ -21,16 +31,8 @@ def adopt_command(
     table: Annotated[
         str, typer.Argument(help="The table, as schema.table or table.", metavar="TABLE")
     ],
-    dead: Annotated[
-        list[str] | None,
-        typer.Option("--dead", help="Value of the state column that means dead (repeatable)."),
-    ] = None,
-    delivered: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--delivered", help="Value of the state column that means delivered (repeatable)."
-        ),
-    ] = None,
+    dead: DeadStates = None,
+    delivered: DeliveredStates = None,
     write: Annotated[
         Path | None,
         typer.Option(help="Write the mapping to this file, which must not exist.", metavar="FILE"),
@@ -59,7 +61,7 @@ def adopt_command(
         return
     if write is None:
         typer.echo(proposed.text.rstrip())
-    for line in describe_proposal(proposed, write):
+    for line in [*describe_proposal(proposed), *_describe_next(proposed, write)]:
         typer.echo(line, err=True)
 
 
@@ -98,15 +100,19 @@ def _write_new_file(path: Path, text: str) -> None:
         ) from None
 
 
-def describe_proposal(proposed: "ProposedMapping", write: Path | None) -> list[str]:
-    """Return what a proposal offers, what to check, and the next command, a line each."""
+def describe_proposal(proposed: "ProposedMapping") -> list[str]:
+    """Return what a proposal does not offer, and what to check, a line each."""
     lines = [f"Fits the preset {proposed.preset}."] if proposed.preset else []
     lines += [
         f"Not offered: {offer.operation}. {offer.reason}"
         for offer in proposed.offers
         if not offer.is_offered
     ]
-    lines += [f"Check: {question}" for question in proposed.questions]
+    return lines + [f"Check: {question}" for question in proposed.questions]
+
+
+def _describe_next(proposed: "ProposedMapping", write: Path | None) -> list[str]:
+    lines = []
     name = "outbox.toml" if write is None else str(write)
     if write is None and proposed.preset is None:
         lines.append(f"Write it to a file with --write {name}.")

@@ -39,7 +39,7 @@ _SUMMARIES = {
     "erase": "Erase payloads and errors of events from outbox, archive, ledger, fixes and alerts.",
     "demo": "Play fourteen days of a shop whose deliveries really fail, and run every job.",
     "up": "Run Dagster's UI and daemon for this installation.",
-    "serve": "Serve the HTTP API, which is described at /docs.",
+    "serve": "Serve the pages and the HTTP API, which is described at /docs.",
     "tonight": "Show what failed lately: new causes, those that are back, those that rose, and "
     "alerts.",
     "dead-events": "Events that died.",

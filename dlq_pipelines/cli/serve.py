@@ -1,4 +1,4 @@
-"""`dlq serve`: run the HTTP API until Ctrl-C."""
+"""`dlq serve`: serve the pages and the HTTP API until Ctrl-C."""
 
 from functools import partial
 from typing import Annotated
@@ -13,7 +13,7 @@ def serve_command(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8080,
 ) -> None:
-    """Serve the HTTP API, which is described at /docs. Ctrl-C stops it.
+    """Serve the pages and the HTTP API, which is described at /docs. Ctrl-C stops it.
 
     Without DLQ_API_TOKENS every user of this machine may use it, and it refuses to listen on
     addresses that other machines can reach.

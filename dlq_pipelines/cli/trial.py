@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlq_pipelines.cli.adopt import describe_proposal, parse_state
+from dlq_pipelines.cli.adopt import (
+    DeadStates,
+    DeliveredStates,
+    describe_proposal,
+    parse_state,
+)
 from dlq_pipelines.cli.output import (
     OutputFormat,
     print_list,
@@ -26,7 +31,6 @@ if TYPE_CHECKING:
 app = typer.Typer()
 _BARS = "▁▂▃▄▅▆▇█"
 _SHOWN_CAUSES, _SHOWN_STATES = 20, 10
-_DEFAULT_TABLE = "public.outbox_event"
 
 
 @app.command("try")
@@ -46,16 +50,8 @@ def try_outbox_command(
             help="The table, as schema.table. Default: the one that looks like an outbox."
         ),
     ] = None,
-    dead: Annotated[
-        list[str] | None,
-        typer.Option("--dead", help="Value of the state column that means dead (repeatable)."),
-    ] = None,
-    delivered: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--delivered", help="Value of the state column that means delivered (repeatable)."
-        ),
-    ] = None,
+    dead: DeadStates = None,
+    delivered: DeliveredStates = None,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
     """Show why events of an outbox died, before anything is installed. Writes nothing.
@@ -101,11 +97,17 @@ def try_outbox_command(
         }
         print_record(record, format=format)
         return
-    _print_trial(found, given)
-    _print_next(found, given, is_url=url is not None)
+    _print_trial(found)
+    names = settings.names
+    _print_next(
+        found,
+        given,
+        default_table=f"{names.outbox_schema}.{names.outbox_table}",
+        is_url=url is not None,
+    )
 
 
-def _print_trial(found: "Trial", given: "TrialTable") -> None:
+def _print_trial(found: "Trial") -> None:
     looked_at = "" if found.is_complete else "the last "
     typer.echo(
         f"{found.table}: {format_count(found.dead, 'dead event')} of {looked_at}"
@@ -113,7 +115,7 @@ def _print_trial(found: "Trial", given: "TrialTable") -> None:
     )
     if found.classified < found.dead:
         typer.echo(f"The last {found.classified:,} dead events are classified.")
-    _print_doubts(found, given)
+    _print_doubts(found)
     typer.echo()
     print_table(
         [
@@ -142,13 +144,12 @@ def _print_trial(found: "Trial", given: "TrialTable") -> None:
             typer.echo(f"    {sanitize_line(cause.explanation, 300)}")
 
 
-def _print_doubts(found: "Trial", given: "TrialTable") -> None:
+def _print_doubts(found: "Trial") -> None:
     """Print what may make the figures wrong."""
     if found.hides_rows:
         typer.echo("Row level security hides rows of the table from this role.")
-    for value in given.dead_values:
-        if not found.dead:
-            typer.echo(f"No row has the state {sanitize_line(str(value), 60)}.")
+    for value in found.absent_states:
+        typer.echo(f"No row has the state {sanitize_line(value, 60)}.")
     if found.unmapped_states:
         states = ", ".join(
             f"{sanitize_line(state.value, 60)} ({state.rows:,})"
@@ -166,20 +167,22 @@ def _print_doubts(found: "Trial", given: "TrialTable") -> None:
         )
 
 
-def _print_next(found: "Trial", given: "TrialTable", *, is_url: bool) -> None:
-    """Print the next command, and on stderr what a mapping has to be checked for."""
+def _print_next(found: "Trial", given: "TrialTable", *, default_table: str, is_url: bool) -> None:
+    """Print the next command, and on stderr what a mapping has to be checked for.
+
+    The table that the settings name needs no mapping if it has the columns of the default one.
+    """
     from dlq_pipelines.outbox.mapping import DEFAULT_PRESET
 
     typer.echo("\nNothing was written. Next:")
     if is_url:
         typer.echo("  export DLQ_DATABASE_URL=...    # with a role that owns the table")
-    if found.mapping.preset == DEFAULT_PRESET and found.table == _DEFAULT_TABLE:
+    if found.mapping.preset == DEFAULT_PRESET and found.table == default_table:
         typer.echo("  dlq migrate --plan")
         return
     typer.echo(f"  {_build_next_command(found, given)}")
-    for line in describe_proposal(found.mapping, None):
-        if line.startswith(("Fits", "Not offered", "Check")):
-            typer.echo(line, err=True)
+    for line in describe_proposal(found.mapping):
+        typer.echo(line, err=True)
 
 
 def _draw_days(days: "Sequence[int]") -> str:

@@ -258,7 +258,8 @@ def _replace_ledger(
     fix = found[0] if found else flag_fix(connection, FixFlag(Selection(cause=cause)), audit=audit)
     terms, give_up = build_fix_terms(settings), clock.monotonic() + _MAX_FIX_SECONDS
     with run_workers(database, handlers):
-        while get_fix(connection, fix.id).closed_at is None and clock.monotonic() < give_up:
+        while get_fix(connection, fix.id).closed_at is None:
+            _require_time_left(give_up)
             now = datetime.now(UTC)
             advance_fix(connection, fix.id, audit=replace(audit, now=now), terms=terms)
             clock.sleep(_IDLE_SECONDS)
@@ -365,14 +366,17 @@ def _advance_fixes(
     give_up = clock.monotonic() + _MAX_FIX_SECONDS
     while open_fixes := list_fixes(connection, only_open=True):
         progress.update(bar, total=total, completed=total - len(open_fixes))
-        if clock.monotonic() > give_up:
-            raise DlqError(
-                "The fixes did not end in ten minutes.",
-                "`dlq fixes list` shows their progress.",
-            )
+        _require_time_left(give_up)
         _evaluate_sensor("fix_flag_sensor", "retry_stage", instance)
         clock.sleep(_IDLE_SECONDS)
     progress.update(bar, total=total, completed=total)
+
+
+def _require_time_left(give_up: float) -> None:
+    if clock.monotonic() > give_up:
+        raise DlqError(
+            "The fixes did not end in ten minutes.", "`dlq fixes list` shows their progress."
+        )
 
 
 def _probe_causes(

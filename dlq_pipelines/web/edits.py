@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import timedelta
 
-from dlq_pipelines.alerts.alert import MAX_SILENCE, get_alert, silence_alert
+from dlq_pipelines.alerts.alert import MAX_SILENCE, Alert, get_alert, silence_alert
 from dlq_pipelines.causes.catalogue import (
     MAX_MUTE,
     Cause,
@@ -22,7 +22,6 @@ from dlq_pipelines.web.visit import (
     parse_whole_number,
 )
 
-_NOT_FOUND = 404
 _MOST_HOURS = MAX_SILENCE // timedelta(hours=1)
 _TEXTS: tuple[CauseTextColumn, ...] = ("name", "owner", "note")
 
@@ -37,15 +36,25 @@ def _list_texts(cause: Cause) -> dict[CauseTextColumn, str]:
     return {"name": cause.name or "", "owner": cause.owner or "", "note": cause.note or ""}
 
 
+def _read_texts(visit: PageVisit, prefix: str) -> dict[CauseTextColumn, str]:
+    """Return the texts of a form; a browser ends a line with two characters."""
+    return {name: visit.form.get(f"{prefix}{name}", "").replace("\r\n", "\n") for name in _TEXTS}
+
+
 def edit_cause(visit: PageVisit) -> PageAnswer:
-    """Change what differs. All changes are made, or none; each has its audit entry."""
+    """Change what the person changed. All changes are made, or none; each has its audit entry.
+
+    A text that the form showed and that stayed as it was is not written: somebody else may have
+    changed it meanwhile.
+    """
     cause = get_cause(visit.connection, visit.path["cause"])
-    given: dict[CauseTextColumn, str] = {name: visit.form.get(name, "") for name in _TEXTS}
+    given = _read_texts(visit, "")
+    shown = _read_texts(visit, "shown_")
     days = visit.form.get("days", "").strip()
     try:
         audit = visit.sign(visit.form.get("reason", ""))
         with visit.connection.transaction():
-            for name in _TEXTS:
+            for name in (name for name in _TEXTS if given[name] != shown[name]):
                 set_cause_text(visit.connection, cause.id, name, given[name], audit=audit)
             if days:
                 ahead = timedelta(days=_parse_number("days", days, most=MAX_MUTE.days))
@@ -71,6 +80,7 @@ def _build_cause_form(
     values = {
         "cause": shown,
         "given": given,
+        "shown": _read_texts(visit, "shown_") if visit.form else given,
         "days": visit.form.get("days", ""),
         "reason": visit.form.get("reason", ""),
         "muted_until": cause.muted_until if cause.state(visit.now) == "muted" else None,
@@ -82,34 +92,31 @@ def _build_cause_form(
 
 def show_silence_form(visit: PageVisit) -> PageAnswer:
     """Show the form that silences an alert."""
-    key = visit.query.get("key", "")
-    get_alert(visit.connection, key)
-    return _build_silence_form(visit, key)
+    return _build_silence_form(visit, get_alert(visit.connection, visit.query.get("key", "")))
 
 
 def change_silence(visit: PageVisit) -> PageAnswer:
     """Silence an alert for some hours; 0 ends the silence."""
-    key = visit.form.get("key", "")
+    alert = get_alert(visit.connection, visit.form.get("key", ""))
     try:
         audit = visit.sign(visit.form.get("reason", ""))
         hours = visit.form.get("hours", "").strip()
         ahead = timedelta(hours=_parse_number("hours", hours, most=_MOST_HOURS))
         until = audit.now + ahead if ahead else None
-        silence_alert(visit.connection, key, until, audit=audit)
+        silence_alert(visit.connection, alert.key, until, audit=audit)
     except Exception as error:
         found = describe_input_error(error)
         if found is None:
             raise
-        return _build_silence_form(visit, key, error=found[1], status=found[0])
+        return _build_silence_form(visit, alert, error=found[1], status=found[0])
     return PageAnswer(go_to="/alerts")
 
 
 def _build_silence_form(
-    visit: PageVisit, key: str, *, error: str = "", status: int = 200
+    visit: PageVisit, alert: Alert, *, error: str = "", status: int = 200
 ) -> PageAnswer:
     values = {
-        "key": key,
-        "summary": get_alert(visit.connection, key).summary if status != _NOT_FOUND else "",
+        "alert": alert,
         "hours": visit.form.get("hours", "8"),
         "reason": visit.form.get("reason", ""),
         "error": error,

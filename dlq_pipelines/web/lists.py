@@ -4,10 +4,12 @@ import html
 import re
 from datetime import date
 
-from dlq_pipelines.alerts.alert import Alert, list_alerts
+from dlq_pipelines.alerts.alert import list_alerts
+from dlq_pipelines.alerts.rules import link_alert
 from dlq_pipelines.audit import list_audit_entries
 from dlq_pipelines.errors import NotFoundError
 from dlq_pipelines.installation import open_reports_target
+from dlq_pipelines.links import PATHS
 from dlq_pipelines.text import render_json
 from dlq_pipelines.web.render import PAGE_POLICY
 from dlq_pipelines.web.visit import PageAnswer, PageVisit, build_path, parse_whole_number
@@ -25,27 +27,14 @@ def show_alerts(visit: PageVisit) -> PageAnswer:
     return PageAnswer(
         "alerts.html.j2",
         {
-            "alerts": [(alert, alert.state(visit.now), _find_page(alert)) for alert in alerts],
+            "alerts": [
+                (alert, alert.state(visit.now), link_alert(alert.rule, alert.key, PATHS))
+                for alert in alerts
+            ],
             "silence": lambda key: build_path("alerts", "silence", key=key),
             "next": following,
         },
     )
-
-
-def _find_page(alert: Alert) -> tuple[str, str] | None:
-    """Return path and name of the page of what an alert is about; None: it has none."""
-    subject = alert.key.partition(":")[2]
-    match alert.rule:
-        case "new_cause" | "new_detail" | "regressed" | "escalating":
-            return build_path("causes", subject), "Open the cause"
-        case "halted" | "healed":
-            return build_path("fixes", subject), "Open the fix"
-        case "parked":
-            return "/parked", "Open the parked events"
-        case "backlog" | "oldest" | "deaths":
-            return "/causes", "Open the causes"
-        case _:
-            return None
 
 
 def show_audit(visit: PageVisit) -> PageAnswer:

@@ -22,11 +22,12 @@ create function :"dlq_schema".place_deployment(
 ) returns bigint language plpgsql set search_path = :"dlq_schema", pg_temp
 as $$
 declare
-    present  constant timestamptz := clock_timestamp();
-    argument text;
-    value    text;
-    most     integer;
-    noted    bigint;
+    present    timestamptz;
+    argument   text;
+    value      text;
+    most       integer;
+    noted      bigint;
+    known_link text;
 begin
     for argument, value, most in
         values ('service', given.service, 200), ('version', given.version, 200),
@@ -35,12 +36,16 @@ begin
         if coalesce(value, case argument when 'link' then '-' else '' end) !~ '\S' then
             raise exception '% must not be empty.', argument
                 using errcode = 'invalid_parameter_value',
-                    hint = 'Write it as dlq.note_deployment(''checkout'', ''v42'').';
+                    hint = case argument when 'link' then 'Pass an address, or leave link out.'
+                        else 'Write it as dlq.note_deployment(''checkout'', ''v42'').' end;
         elsif length(value) > most then
             raise exception '% has % characters; the maximum is %.', argument, length(value), most
                 using errcode = 'invalid_parameter_value', hint = 'Shorten it.';
         end if;
     end loop;
+    -- Of two calls at once, the second finds what the first has noted. Reading goes on.
+    lock table deployment in share row exclusive mode;
+    present := clock_timestamp();
     given.service := btrim(given.service, E' \t\r\n');
     given.version := btrim(given.version, E' \t\r\n');
     given.deployed_at := coalesce(
@@ -67,12 +72,14 @@ begin
     on conflict (deployed_at, service, version) do nothing
     returning id into noted;
     if noted is null then
-        update deployment d set link = coalesce(given.link, d.link)
+        select d.id, d.link into strict noted, known_link from deployment d
         where d.deployed_at = given.deployed_at
             and d.service = given.service
-            and d.version = given.version
-        returning id into noted;
-        return noted;
+            and d.version = given.version;
+        if given.link is null or given.link is not distinct from known_link then
+            return noted;
+        end if;
+        update deployment d set link = given.link where d.id = noted;
     end if;
     insert into audit (kind, actor, reason, filter, events, at, run_id)
     values (

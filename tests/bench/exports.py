@@ -161,7 +161,8 @@ def _measure_seconds(work: str, url: str, folder: Path) -> float:
 
 def _run_copy(url: str, statement: str, folder: Path) -> float:
     # psql accepts \copy on one line only.
-    line = " ".join(line for line in statement.splitlines() if not line.startswith("--"))
+    lines = (line.strip() for line in statement.splitlines())
+    line = " ".join(line for line in lines if not line.startswith("--"))
     script = f"\\copy ({line}) to '{folder / 'copy.csv'}' csv header"
     started = time.perf_counter()
     subprocess.run(["psql", "-qX", url, "-c", script], check=True)

@@ -21,8 +21,9 @@ def sized(full: int) -> int:
 
 def run_module(module: str, *arguments: str) -> dict[str, float]:
     """Run a module in its own process, and return the JSON of its last line."""
+    # What fails there is printed here: only its output is read.
     done = subprocess.run(
-        [sys.executable, "-m", module, *arguments], check=True, capture_output=True, text=True
+        [sys.executable, "-m", module, *arguments], check=True, stdout=subprocess.PIPE, text=True
     )
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result

@@ -1,5 +1,6 @@
 """Tests the pages that change causes and alerts, and those of parked events and deployments."""
 
+import html
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -46,9 +47,26 @@ def test_a_cause_is_named_owned_annotated_and_muted(
     assert "The cause is changed." in page
     assert "Northbank is down" in page
     assert "Muted until" in visitor.open_page(path)
-    visitor.send_form(path, **given | {"days": "0", "name": ""})
+    visitor.send_form(path, **given | {"days": "0", "name": "", "shown_name": given["name"]})
     cause = get_cause(connection, cause_id)
     assert (cause.name, cause.muted_until) == (None, None)
+
+
+def test_what_somebody_else_changed_meanwhile_stays(
+    connection: Connection, visitor: Visitor, cause_id: str
+) -> None:
+    """The form was opened before. A browser ends each line of a text with two characters."""
+    set_cause_text(connection, cause_id, "note", "line 1\nline 2", audit=build_audit())
+    path = f"/causes/{cause_id}/edit"
+    page = html.unescape(visitor.open_page(path))
+    assert 'name="shown_note" value="line 1\nline 2"' in page
+    set_cause_text(connection, cause_id, "owner", "team-pay", audit=build_audit())
+    lines = "line 1\r\nline 2"
+    given = {"name": "Down", "owner": "", "note": lines, "shown_owner": "", "shown_note": lines}
+    assert visitor.send_form(path, **given, reason="on call").status_code == 303
+    cause = get_cause(connection, cause_id)
+    assert (cause.name, cause.owner, cause.note) == ("Down", "team-pay", "line 1\nline 2")
+    assert read_audit(connection) == ["cause.note", "cause.owner", "cause.name"]
 
 
 @pytest.mark.parametrize(

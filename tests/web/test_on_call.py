@@ -80,7 +80,7 @@ def test_from_an_alert_to_a_verified_fix_in_the_browser(
     expect(alert).to_contain_text("30 minutes after checkout v42")
     check_layout(page)
     # 2. Open its cause, and read since when and why its events die.
-    alert.get_by_role("link", name="Open the cause").click()
+    alert.get_by_role("link", name="Open what it is about").click()
     assert page.url == f"{address}/causes/{cause_id}"
     expect(page.get_by_role("heading", level=1)).to_contain_text(TITLE)
     expect(page.get_by_role("heading", name="Deployments in the hour before")).to_be_visible()

@@ -147,7 +147,7 @@ def erase_events(
     text: str | None = None,
     options: RunOptions = RunOptions(),
 ) -> ErasureResult:
-    """Erase payload and error of events from outbox, archive, ledger, fixes and alerts.
+    """Erase payload and error of events from outbox, archive, ledger, fixes, reports and alerts.
 
     Args:
         connection: in autocommit mode.
@@ -204,6 +204,7 @@ def _erase_event(
         edited = connection.run("erase.payloads", event_id=id_).rowcount
         texts = {*errors, *map(extract_excerpt, errors)}
         _erase_copies(connection, [_build_pattern(text) for text in sorted(texts)], audit)
+        connection.run("erase.explanations_of_event", event_id=id_, zone=terms.zone.key)
         if done["emptied"] or done["deaths"] or edited:
             record_audit_entry(connection, "event.erase", {"event": id_}, audit=audit, events=1)
         files = _list_files(connection, terms, id_)
@@ -211,9 +212,10 @@ def _erase_event(
 
 
 def _erase_copies(connection: Connection, patterns: list[str], audit: AuditContext) -> None:
-    """Empty the evidence of fixes, and alerts, that match."""
+    """Empty the evidence of fixes, the explanations of reports, and alerts, that match."""
     if patterns:
         connection.run("erase.evidence", patterns=patterns, now=audit.now)
+        connection.run("erase.explanations", patterns=patterns)
         connection.run("erase.alerts", patterns=patterns)
 
 

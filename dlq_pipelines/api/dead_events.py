@@ -2,8 +2,8 @@
 them.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -30,9 +30,11 @@ from dlq_pipelines.outbox.dead_events import (
     MAX_PAGE_SIZE,
     DeadEvent,
     DeadEventStats,
+    OtherEvent,
     StatsDimension,
     get_dead_event_stats,
     list_dead_events,
+    list_other_events,
 )
 from dlq_pipelines.retries.fix import MAX_RATE, MIN_RATE, Fix
 from dlq_pipelines.retries.history import (
@@ -217,7 +219,9 @@ class ChangeResponse:
     """Numbers of events of a change; of a dry run, of a real run.
 
     `requested` is the number of ids, if ids were given. `locked` is the number of events that were
-    skipped: locked by other transactions, or died after the count.
+    skipped: locked by other transactions, or died after the count. `parked` is the number of parked
+    events that a retry skipped, and `others` has the named events that it skipped, and what they
+    are instead of dead.
     """
 
     status: Literal["success"]
@@ -226,6 +230,8 @@ class ChangeResponse:
     processed: int
     locked: int
     dry_run: bool
+    parked: int = 0
+    others: list[OtherEvent] = field(default_factory=list)
 
 
 @router.get("", response_model=DeadEventPageResponse)
@@ -318,7 +324,8 @@ def post_retry_batch(
 ) -> ChangeResponse:
     """Retry dead events at a rate, without the verification of a fix.
 
-    Events that are not dead are skipped. All must fall due within DLQ_LOOKAHEAD_SECONDS.
+    Events that are not dead are skipped, with the reason. All must fall due within
+    DLQ_LOOKAHEAD_SECONDS.
     """
     selection = body.build_selection(settings.zone)
     most = None if body.parked or body.event_ids else settings.max_retries
@@ -340,6 +347,7 @@ def post_retry_batch(
         body,
         verb="retry",
         done="Retried",
+        others=list_other_events(outbox, selection.event_ids or ()),
     )
 
 
@@ -388,6 +396,7 @@ def change_events(
     verb: str,
     done: str,
     kind: str = "dead",
+    others: Sequence[OtherEvent] = (),
 ) -> ChangeResponse:
     """Change many events, at most `body.at_most`, and return the response.
 
@@ -397,6 +406,7 @@ def change_events(
         verb: names the change, such as "retry".
         done: its past participle, such as "Retried".
         kind: the kind of events, for the error that none was changed.
+        others: those of the named events that are not dead.
 
     Raises:
         NotFoundError: none of the named events could be changed, as for a single event: a success
@@ -410,11 +420,23 @@ def change_events(
         permit=body.permit(verb),
     )
     if body.names_only and not result.events:
-        raise build_nothing_taken_error(result, kind)
+        raise build_nothing_taken_error(result, kind, others)
     message = f"{'Would be ' + done.lower() if body.dry_run else done}: {result.events:,} events."
     if result.locked:
         message += (
             f" Skipped: {result.locked:,}, locked by other transactions or died after the count."
         )
-    requested = len(set(body.event_ids)) if body.event_ids else result.events
-    return ChangeResponse("success", message, requested, result.events, result.locked, body.dry_run)
+    if result.parked:
+        message += f" Skipped: {result.parked:,} parked; `parked: true` includes them."
+    if others:
+        message += f" Skipped: {len(others):,} that are not dead."
+    return ChangeResponse(
+        status="success",
+        message=message,
+        requested=len(set(body.event_ids)) if body.event_ids else result.events,
+        processed=result.events,
+        locked=result.locked,
+        dry_run=body.dry_run,
+        parked=result.parked,
+        others=list(others),
+    )

@@ -65,15 +65,25 @@ class CauseExplanation:
                 "event of the same types is known."
             )
         if not found.findings:
-            return (
-                f"Nothing separates {format_count(found.dead, 'dead event')} from "
-                f"{found.delivered:,} delivered ones."
-            )
+            return describe_no_condition(found.dead, found.delivered)
         best = found.findings[0]
-        return (
-            f"{best.condition}: {best.dead:,} of {found.dead:,} dead, "
-            f"{best.delivered:,} of {found.delivered:,} delivered"
+        return describe_condition(
+            best.condition, (best.dead, found.dead), (best.delivered, found.delivered)
         )
+
+
+def describe_condition(condition: str, dead: tuple[int, int], delivered: tuple[int, int]) -> str:
+    """Return a condition with how many of how many events of each kind meet it."""
+    return (
+        f"{condition}: {dead[0]:,} of {dead[1]:,} dead, "
+        f"{delivered[0]:,} of {delivered[1]:,} delivered"
+    )
+
+
+def describe_no_condition(dead: int, delivered: int) -> str:
+    """Return the sentence that no condition separates the compared events."""
+    events = format_count(dead, "dead event")
+    return f"Nothing separates {events} from {delivered:,} delivered ones."
 
 
 def explain_cause(
@@ -81,6 +91,7 @@ def explain_cause(
     cause_id: str,
     *,
     detail: str | None = None,
+    died: tuple[datetime, datetime] | None = None,
     zone: tzinfo,
     is_hidden: IsHiddenPath,
 ) -> CauseExplanation:
@@ -92,6 +103,7 @@ def explain_cause(
         connection: to the outbox.
         cause_id: the cause.
         detail: compare only events whose errors name it.
+        died: compare only events that died from the first time on and before the second.
         zone: the time zone of hours.
         is_hidden: whether a path of a payload must not be shown.
 
@@ -107,6 +119,8 @@ def explain_cause(
             "explain.dead",
             causes=[cause.id, *cause.members],
             detail=detail,
+            died_from=died[0] if died else None,
+            died_before=died[1] if died else None,
             limit=COMPARED_EVENTS,
             max_length=_MAX_PAYLOAD_LENGTH,
         )

@@ -262,12 +262,13 @@ def retry_events_command(
     """Retry dead events by ids or by a filter.
 
     They fall due at a rate, without the verification of a fix, all within DLQ_LOOKAHEAD_SECONDS:
-    for more events, flag a fix. Ids of events that are not dead are skipped.
+    for more events, flag a fix. Events that are not dead are skipped, with the reason.
 
     Example: `dlq dead-events retry-batch 17 18 --reason "carrier is back"`, or with a filter:
     `dlq dead-events retry-batch --detail postcode --reason "carrier is back" --dry-run`
     """
     from dlq_pipelines.installation import resolve_rate
+    from dlq_pipelines.outbox.dead_events import list_other_events
     from dlq_pipelines.retries.retry import retry_selected
 
     audit, options = prepare_change(actor, reason, dry_run=dry_run)
@@ -275,6 +276,7 @@ def retry_events_command(
         selection = build_selection(connection, filters, settings, ids)
         events_per_second = resolve_rate(rate, settings)
         max_retries = None if parked or ids else settings.max_retries
+        others = list_other_events(connection, selection.event_ids or ())
         done = retry_many(
             lambda options: retry_selected(
                 connection,
@@ -289,8 +291,9 @@ def retry_events_command(
             by_ids=selection.names_only,
             kind="dead",
             yes=yes,
+            others=others,
         )
-    print_retried(done, ids, rate=events_per_second, dry_run=dry_run, format=format)
+    print_retried(done, ids, others, rate=events_per_second, dry_run=dry_run, format=format)
 
 
 @app.command("recall")
@@ -362,7 +365,7 @@ def discard_events_command(
     did = "Would discard" if dry_run else "Discarded"
     print_change(
         f"{did} {format_count(done.events, 'dead event')}. {describe_skipped(done)}".rstrip(),
-        asdict(done),
+        {"events": done.events, "batches": done.batches, "locked": done.locked},
         hint="To restore one: `dlq archive restore ID --reason ...`.",
         dry_run=dry_run,
         format=format,

@@ -472,12 +472,13 @@ def release_parked_command(
 ) -> None:
     """Retry parked events by ids, by a fix, or by a filter.
 
-    Ids of events that are not parked are skipped.
+    Events that are not parked are skipped, with the reason if they are not dead.
 
     Example: `dlq fixes release-parked --fix 1 --reason "address corrected by hand"`, or with ids:
     `dlq fixes release-parked 23 24 --reason "address corrected by hand" --dry-run`
     """
     from dlq_pipelines.installation import resolve_rate
+    from dlq_pipelines.outbox.dead_events import list_other_events
     from dlq_pipelines.retries.fixes import get_max_retries
     from dlq_pipelines.retries.parked import release_parked
 
@@ -486,6 +487,7 @@ def release_parked_command(
         selection = build_selection(connection, filters, settings, ids, default_all=fix is not None)
         max_retries = get_max_retries(connection, fix, default=settings.max_retries)
         events_per_second = resolve_rate(rate, settings)
+        others = list_other_events(connection, selection.event_ids or ())
         done = retry_many(
             lambda options: release_parked(
                 connection,
@@ -501,8 +503,9 @@ def release_parked_command(
             by_ids=selection.names_only,
             kind="parked",
             yes=yes,
+            others=others,
         )
-    print_retried(done, ids, rate=events_per_second, dry_run=dry_run, format=format)
+    print_retried(done, ids, others, rate=events_per_second, dry_run=dry_run, format=format)
 
 
 def _describe_flagged_fix(fix: "Fix", preview: "FixPreview") -> str:

@@ -5,7 +5,8 @@ be released. If they are to be released, it makes them pending with their due ti
 to the ledger. A process that dies leaves all of a batch or nothing, and the next run goes on.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from dlq_pipelines.audit import AuditContext, RunOptions
 from dlq_pipelines.errors import DlqError, NotFoundError, RefusedError
 from dlq_pipelines.outbox import BATCH
+from dlq_pipelines.outbox.dead_events import OtherEvent
 from dlq_pipelines.outbox.selection import Selection, build_selection_parameters
 from dlq_pipelines.postgres.conflicts import retry_after_conflict
 from dlq_pipelines.postgres.connect import Connection
@@ -33,15 +35,20 @@ class RetryResult:
         batches: transactions that it took.
         locked: dead events that were skipped: locked by other transactions, or died after the count
             that was confirmed.
+        parked: parked events that were skipped: they were retried too often.
     """
 
     events: int
     batches: int
     locked: int = 0
+    parked: int = 0
 
     def __add__(self, more: "RetryResult") -> "RetryResult":
         return RetryResult(
-            self.events + more.events, self.batches + more.batches, self.locked + more.locked
+            self.events + more.events,
+            self.batches + more.batches,
+            self.locked + more.locked,
+            self.parked + more.parked,
         )
 
 
@@ -119,7 +126,8 @@ def process_selection(
     while True:
         parameters["room"] = options.remaining_in_batch(already + total.events, BATCH)
         batch = retry_after_conflict(run_batch)
-        total += RetryResult(batch.taken, int(batch.taken > 0), batch.free - batch.taken)
+        skipped = batch.free - batch.taken
+        total += RetryResult(batch.taken, int(batch.taken > 0), skipped, batch.parked)
         options.progress(already + total.events)
         if batch.ended:
             return total
@@ -198,12 +206,23 @@ def build_locked_error(events: int) -> RefusedError:
     )
 
 
-def build_nothing_taken_error(done: RetryResult, kind: str) -> DlqError:
-    """Return the error if no named event is of a `kind`, "dead" or "parked"."""
+def build_nothing_taken_error(
+    done: RetryResult, kind: str, others: Collection[OtherEvent] = ()
+) -> DlqError:
+    """Return the error if no named event is of a `kind`, "dead" or "parked".
+
+    Args:
+        done: the result.
+        kind: the kind of events.
+        others: what the named events are instead, if it is known.
+    """
     if done.locked:
         return build_locked_error(done.locked)
+    states = Counter(other.state for other in others)
+    found = ", ".join(f"{events:,} {state}" for state, events in states.items())
     return NotFoundError(
-        f"None of these events is {kind}.", "`dlq dead-events show ID` shows the history of one."
+        f"None of these events is {kind}{f': {found}' if found else ''}.",
+        "`dlq dead-events show ID` shows the history of one.",
     )
 
 

@@ -24,7 +24,7 @@ from dlq_pipelines.outbox.selection import Selection, build_selection_parameters
 from dlq_pipelines.paging import INVALID_CURSOR
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.text import RawJson
-from dlq_pipelines.validate import validate_not_negative, validate_positive
+from dlq_pipelines.validate import EventId, parse_event_id, validate_not_negative, validate_positive
 
 ALL_DEAD_EVENTS = Selection(all=True)
 # The most events of one page.
@@ -77,6 +77,19 @@ class DeadEventPage:
     next: str | None
 
 
+@dataclass(frozen=True)
+class OtherEvent:
+    """An event that is not dead.
+
+    Attributes:
+        state: `waiting for a worker`, `with a worker`, `delivered`, `archived`, `deleted`, or
+            `unknown`: neither the outbox nor the archive nor the ledger has it.
+    """
+
+    event_id: EventId
+    state: str
+
+
 class StatsDimension(StrEnum):
     """What dead events can be counted by."""
 
@@ -120,6 +133,20 @@ class DeadEventStats:
     by_aggregate_type: tuple[NamedCount, ...] = ()
     by_cause: tuple[NamedCount, ...] = ()
     by_age: tuple[AgeCount, ...] = ()
+
+
+def list_other_events(connection: Connection, ids: Collection[EventId]) -> list[OtherEvent]:
+    """Return those of the named events that are not dead, and what they are instead.
+
+    Args:
+        connection: to the outbox.
+        ids: at most as many as a change takes.
+    """
+    texts = [str(id_) for id_ in dict.fromkeys(ids)]
+    return [
+        OtherEvent(parse_event_id(row["event_id"]), row["state"])
+        for row in connection.run("dead_event.others", event_ids=texts)
+    ]
 
 
 def list_dead_events(

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 import pandas as pd
 
+from dlq_pipelines.causes.explain import describe_condition, describe_no_condition
 from dlq_pipelines.day import compute_midnight, validate_year
 from dlq_pipelines.exports.redact import Redaction
 from dlq_pipelines.links import NO_LINKS, Links
@@ -177,6 +178,7 @@ class FixFigures:
         selection: the dead events that it releases, in words.
         note: what was resolved.
         link: version or address of the change, as the person wrote it.
+        deployment: service and version of the deployment that carries it, if the person named one.
         verdict: why it ended.
         timeline: what it released and what became of it, until the end of the day.
         evidence: errors before and after a halted fix.
@@ -190,6 +192,7 @@ class FixFigures:
     selection: str
     note: str
     link: str | None
+    deployment: str | None
     owner: str | None
     flagged_by: str
     flagged_at: datetime
@@ -229,6 +232,37 @@ class DetailFigures:
 
 
 @dataclass(frozen=True)
+class ExplanationFigures:
+    """What sets the dead events of a cause apart, as it was when the report was first built.
+
+    Attributes:
+        condition: what most of the dead and few of the delivered events have in common, such as
+            `$.acquirer = northbank`; None: nothing separates them.
+        where: the filter that selects events by it; None: it is not about the payload.
+        dead: dead events that meet it.
+        compared_dead: dead events of the day that were compared.
+        delivered: delivered events that meet it.
+        compared_delivered: delivered events that were compared.
+    """
+
+    condition: str | None
+    where: str | None
+    dead: int
+    compared_dead: int
+    delivered: int
+    compared_delivered: int
+
+    def __str__(self) -> str:
+        if self.condition is None:
+            return describe_no_condition(self.compared_dead, self.compared_delivered)
+        return describe_condition(
+            self.condition,
+            (self.dead, self.compared_dead),
+            (self.delivered, self.compared_delivered),
+        )
+
+
+@dataclass(frozen=True)
 class CauseFigures:
     """A cause on the day, or the deaths without a cause yet.
 
@@ -250,6 +284,8 @@ class CauseFigures:
         event_type_count: number of event types.
         beginning: of a cause that began on the day: which deployment its first death followed, such
             as `6 minutes after checkout v42`; empty if none was noted before the end of the day.
+        explanation: what sets the dead events of a new, regressed or escalating cause apart; None:
+            not compared, or there was nothing to compare.
         trend: deaths by day, oldest first, the day last.
         attempts: fewest, mean and most attempts before death.
         details: the details with most deaths, and new and regressed ones; at most 20.
@@ -277,6 +313,7 @@ class CauseFigures:
     trend: tuple[int, ...]
     attempts: tuple[int, float, int]
     beginning: str = ""
+    explanation: ExplanationFigures | None = None
     owner: str | None = None
     note: str | None = None
     muted_until: datetime | None = None

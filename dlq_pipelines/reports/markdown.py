@@ -41,6 +41,8 @@ def render_report_markdown(figures: ReportFigures, headline: str) -> str:
     ]
     if figures.causes:
         parts += ["## Causes", render_causes_markdown(figures)]
+    if explained := [cause for cause in figures.causes if cause.explanation]:
+        parts += ["## What sets them apart", _render_explanations(explained)]
     if figures.fixes:
         parts += ["## Fixes", "\n".join(_render_fix(fix) for fix in figures.fixes)]
     if figures.healed is not None:
@@ -80,6 +82,15 @@ def _build_row(cause: CauseFigures, figures: ReportFigures) -> tuple[object, ...
     )
 
 
+def _render_explanations(causes: list[CauseFigures]) -> str:
+    return _render_list(
+        *(
+            f"{escape_markdown(cause.title, 120)}: {escape_markdown(str(cause.explanation), 400)}"
+            for cause in causes
+        )
+    )
+
+
 def _render_totals(figures: ReportFigures) -> str:
     totals, backlog, window = figures.totals, figures.backlog, figures.window
     oldest = ""
@@ -111,6 +122,8 @@ def _format_means(figures: ReportFigures) -> str:
 
 def _render_fix(fix: FixFigures) -> str:
     text = f"{fix.note} ({fix.selection})"
+    if fix.deployment:
+        text += f", carried by {fix.deployment}"
     if fix.released:
         text += f"; {fix.delivered:,} of {fix.released:,} delivered, {fix.died_again:,} died again"
     if fix.verdict:

@@ -13,6 +13,7 @@ from datetime import date, datetime, timedelta
 from functools import lru_cache
 from math import log1p
 from pathlib import Path
+from shlex import quote
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -184,6 +185,7 @@ def _build_environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "shell": quote,
         "number": lambda value: f"{value:,}",
         "percent": lambda share: wording.format_percent(share).replace(" ", "\u00a0"),
         "rounded": wording.format_rounded,

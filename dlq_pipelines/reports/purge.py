@@ -56,6 +56,7 @@ def purge_report_files(
             names = select_recorded_names(recorded["files"], possible)
             removed = remove_files(target, names, options)
             connection.run("report.record_deleted", day=day, now=audit.now)
+            connection.run("report.delete_explanations", day=day)
             filter_ = {"day": day.isoformat(), "files": removed}
             record_audit_entry(connection, "report.purge", filter_, audit=audit)
             if not options.dry_run:

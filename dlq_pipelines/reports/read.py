@@ -33,6 +33,7 @@ from dlq_pipelines.reports.figures import (
     DayTotals,
     DetailFigures,
     ErrorSample,
+    ExplanationFigures,
     FixEvidence,
     FixFigures,
     HealedFigures,
@@ -89,6 +90,16 @@ def read_report_figures(
         return _FiguresReader(connection, window, policy).read()
 
 
+def read_explanations(
+    connection: Connection, window: ReportWindow
+) -> dict[str, ExplanationFigures]:
+    """Return what sets the events of causes apart, by cause, as recorded for the day."""
+    rows = connection.run("report.explanations", day=window.day)
+    found = {row.pop("cause_id"): ExplanationFigures(**row) for row in rows}
+    # A row without delivered events says that the cause was asked for, and had nothing to compare.
+    return {cause: figures for cause, figures in found.items() if figures.compared_delivered}
+
+
 @dataclass(frozen=True)
 class _CauseEntry:
     """A cause of the day with its counts, its row of the catalogue and its state."""
@@ -101,6 +112,15 @@ class _CauseEntry:
     escalation_limit: float | None = None
     above_limit: bool = False
     rising: bool = False
+
+
+@dataclass(frozen=True)
+class _CauseEvidence:
+    """What the errors and payloads of a cause say."""
+
+    details: tuple[DetailFigures, ...]
+    sample: ErrorSample | None
+    explanation: ExplanationFigures | None
 
 
 class _FiguresReader:
@@ -237,12 +257,16 @@ class _FiguresReader:
                 if is_detailed and entry.counts["cause_id"] is not None
             ]
         )
+        explanations = read_explanations(self._connection, self._window)
         return tuple(
             _build_cause(
                 rank,
                 entry,
-                details.get(entry.counts["cause_id"], ()),
-                samples.get(entry.counts["cause_id"]),
+                _CauseEvidence(
+                    details.get(entry.counts["cause_id"], ()),
+                    samples.get(entry.counts["cause_id"]),
+                    explanations.get(entry.counts["cause_id"]),
+                ),
                 is_detailed=is_detailed,
                 deaths_of_day=totals.deaths,
                 start=self._window.start,
@@ -415,6 +439,7 @@ class _FiguresReader:
             selection=sanitize_line(str(fix.selection), 200),
             note=sanitize_line(fix.note, 300),
             link=_sanitize_optional(fix.link, 300),
+            deployment=_sanitize_optional(row["carrier"], 200),
             owner=_sanitize_optional(fix.owner, 100),
             flagged_by=sanitize_line(fix.flagged_by, 100),
             flagged_at=fix.flagged_at,
@@ -455,8 +480,7 @@ def _list_ids(rows: list[DictRow]) -> list[str]:
 def _build_cause(
     rank: int,
     entry: _CauseEntry,
-    details: tuple[DetailFigures, ...],
-    sample: ErrorSample | None,
+    evidence: _CauseEvidence,
     *,
     is_detailed: bool,
     deaths_of_day: int,
@@ -465,7 +489,7 @@ def _build_cause(
     counts, known = entry.counts, entry.catalogue or {}
     exception_type = sanitize_line(known.get("exception_type", ""), 120)
     template = sanitize_line(known.get("template", ""), 300)
-    counted = [(detail.detail, detail.deaths) for detail in details]
+    counted = [(detail.detail, detail.deaths) for detail in evidence.details]
     message = build_title("", template, counted, deaths=counts["deaths"])
     label = format_cause_label(exception_type, message) if known else "not classified yet"
     types = zip(counts["event_types"], counts["type_deaths"], strict=True)
@@ -490,11 +514,12 @@ def _build_cause(
         trend=tuple(entry.trend),
         attempts=(counts["fewest"], counts["attempts"] / counts["deaths"], counts["most"]),
         beginning=_describe_beginning(entry, start),
+        explanation=evidence.explanation,
         owner=_sanitize_optional(known.get("owner"), 100),
         note=_sanitize_optional(known.get("note"), 500),
         muted_until=entry.history.muted_until,
-        details=details,
-        sample=sample,
+        details=evidence.details,
+        sample=evidence.sample,
         is_detailed=is_detailed,
     )
 

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from dlq_pipelines.exports.target import Target
 from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.reports.explain import record_explanations
 from dlq_pipelines.reports.figures import ReportFigures, ReportPolicy, ReportWindow
 from dlq_pipelines.reports.json_report import render_report_json
 from dlq_pipelines.reports.markdown import render_report_markdown
@@ -64,7 +65,12 @@ def make_report(
     Raises:
         RefusedError: the day is not over, or the ledger has deleted deaths of the day.
     """
-    figures = read_report_figures(connection, ReportWindow(day, zone), policy=policy, now=now)
+    return _render_report(
+        read_report_figures(connection, ReportWindow(day, zone), policy=policy, now=now)
+    )
+
+
+def _render_report(figures: ReportFigures) -> Report:
     headline = build_headline(figures)
     return Report(
         figures=figures,
@@ -87,6 +93,8 @@ def build_report(
 ) -> Report:
     """Make the report of a day and publish its files and the list of reports.
 
+    The first one also records what sets the events of new, regressed and escalating causes apart.
+
     Args:
         connection: see `make_report`.
         day: see `make_report`.
@@ -100,7 +108,10 @@ def build_report(
         RefusedError: see `make_report`.
         DlqError: the target cannot be written to; earlier files are unchanged.
     """
-    report = make_report(connection, day=day, zone=zone, policy=policy, now=now)
+    figures = read_report_figures(connection, ReportWindow(day, zone), policy=policy, now=now)
+    report = _render_report(
+        figures if dry_run else record_explanations(connection, figures, now=now)
+    )
     texts = {"html": report.html, "md": report.markdown, "json": report.json}
     if not dry_run:
         publish_report(

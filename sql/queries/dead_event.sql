@@ -158,3 +158,27 @@ select grouping(event_type, aggregate_type, cause_id, age) as side,
     age as bound,
     count(*) as events
 from target group by grouping sets ((event_type), (aggregate_type), (cause_id), (age))
+
+-- name: others
+-- The named events that are not dead, and what they are instead, in the order given. An id that
+-- began again names its last event.
+select given.id as event_id, case
+    when o.delivered then 'delivered'
+    when o.working then 'with a worker'
+    when o.id is not null then 'waiting for a worker'
+    when exists (select from :"dlq_schema".archive a where a.id = event.id) then 'archived'
+    when exists (select from :"dlq_schema".death d where d.event_id = event.id) then 'deleted'
+    else 'unknown' end as state
+from unnest(%(event_ids)s::text[]) with ordinality as given (id, place)
+cross join lateral (
+    select (:"dlq_schema".event_ids(array[given.id]))[1] as id offset 0) event
+left join lateral (
+    select o.id,
+        coalesce(o.dead, false) as dead,
+        coalesce(o.delivered, false) as delivered,
+        coalesce(o.working, false) as working
+    from :"dlq_schema".outbox o
+    where o.id = event.id
+    order by o.created_at desc nulls last limit 1) o on true
+where o.dead is not true
+order by given.place

@@ -95,6 +95,21 @@ where exists (
     where pair ->> 'before' like any(%(patterns)s::text[])
         or pair ->> 'after' like any(%(patterns)s::text[]))
 
+-- name: explanations_of_event
+-- What set the events of a cause apart on a day on which the event died of it: a condition may
+-- name a value of its payload.
+delete from :"dlq_schema".report_explanation x
+using :"dlq_schema".death d
+join :"dlq_schema".cause c on c.id = d.cause_id
+where d.event_id = (:"dlq_schema".event_ids(array[%(event_id)s::text]))[1]
+    and x.day = (d.died_at at time zone %(zone)s)::date
+    and x.cause_id in (c.id, c.merged_into)
+
+-- name: explanations
+-- What set the events of a cause apart, where it matches.
+delete from :"dlq_schema".report_explanation x
+where x.condition like any(%(patterns)s::text[]) or x."where" like any(%(patterns)s::text[])
+
 -- name: alerts
 -- Alerts, and the notices that were queued of them.
 with shown as (

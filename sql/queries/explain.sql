@@ -16,6 +16,8 @@ from (
         select n.* from :"dlq_schema".dead n
         where n.cause_id = member.cause_id
             and (%(detail)s::text is null or n.detail = %(detail)s)
+            and n.died_at >= coalesce(%(died_from)s::timestamptz, '-infinity')
+            and n.died_at < coalesce(%(died_before)s::timestamptz, 'infinity')
         order by n.died_at desc, n.death_id desc limit %(limit)s) page
     order by page.died_at desc, page.death_id desc limit %(limit)s
 ) n

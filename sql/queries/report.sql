@@ -186,6 +186,39 @@ left join lateral (
 ) ended on true
 where c.id = any(%(causes)s)
 
+-- name: explanations
+-- What sets the events of each cause apart, as recorded for the day.
+select cause_id, condition, "where", dead, compared_dead, delivered, compared_delivered
+from :"dlq_schema".report_explanation
+where day = %(day)s
+
+-- name: record_explanations
+-- The first explanation of a day and cause stays: of two builds at once, both show it.
+insert into :"dlq_schema".report_explanation (
+    day, cause_id, condition, "where", dead, compared_dead, delivered, compared_delivered,
+    explained_at)
+select %(day)s,
+    given.cause_id,
+    given.condition,
+    given."where",
+    given.dead,
+    given.compared_dead,
+    given.delivered,
+    given.compared_delivered,
+    %(now)s
+from jsonb_to_recordset(%(explanations)s::jsonb) as given (
+    cause_id text,
+    condition text,
+    "where" text,
+    dead integer,
+    compared_dead integer,
+    delivered integer,
+    compared_delivered integer)
+on conflict (day, cause_id) do nothing
+
+-- name: delete_explanations
+delete from :"dlq_schema".report_explanation where day = %(day)s
+
 -- name: details
 -- Deaths of the day by detail, of these causes, with the state of each detail at the end of the day
 -- as in `catalogue`: the first `limit` details of a cause, and the new and regressed ones. A fix of
@@ -487,8 +520,10 @@ select (
 select f.*,
     f.closed_at < %(until)s as ended,
     coalesce(pause.kind = 'fix.paused', false) as was_paused,
+    carrier.service || ' ' || carrier.version as carrier,
     count(*) over () as found
 from :"dlq_schema".fix f
+left join :"dlq_schema".deployment carrier on carrier.id = f.deployment
 left join (
     select distinct on (filter ->> 'fix') (filter ->> 'fix')::bigint as fix_id, kind
     from :"dlq_schema".audit

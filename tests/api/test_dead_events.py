@@ -206,7 +206,7 @@ def test_a_batch_without_dead_events_is_not_found(
             api.post("/api/dead-events/retry-batch", json={"event_ids": [6, 99], **more}), 404
         )
         assert answer == {
-            "error": "None of these events is dead.",
+            "error": "None of these events is dead: 1 waiting for a worker, 1 unknown.",
             "hint": "`GET /api/dead-events/ID` shows the history of one.",
             "code": "not_found",
         }
@@ -246,6 +246,27 @@ def test_an_unknown_or_merged_cause_is_refused_as_a_filter(
         assert read_json(answer, status)["error"] == error
         assert hint in answer.json()["hint"]
     assert one(connection, "select count(*) from dlq.audit") == {"count": 0}
+
+
+def test_skipped_events_are_named_with_what_they_are(
+    api: httpx.Client, connection: Connection
+) -> None:
+    """Parked ones are counted; what is not dead is listed, and is in the error if none is dead."""
+    connection.execute("update outbox_event set status = 'done' where id = 2")
+    asked = {"event_ids": [1, 2, 404], "reason": "x", "dry_run": True}
+    done = read_json(api.post("/api/dead-events/retry-batch", json=asked))
+    assert (done["processed"], done["parked"]) == (1, 0)
+    assert done["others"] == [
+        {"event_id": 2, "state": "delivered"},
+        {"event_id": 404, "state": "unknown"},
+    ]
+    refused = api.post("/api/dead-events/retry-batch", json={"event_ids": [2, 404], "reason": "x"})
+    error = read_json(refused, 404)["error"]
+    assert error == "None of these events is dead: 1 delivered, 1 unknown."
+    park(connection, [1])
+    done = read_json(api.post("/api/dead-events/retry-batch", json={"all": True, "reason": "x"}))
+    assert done["parked"] == 1
+    assert "Skipped: 1 parked; `parked: true` includes them." in done["message"]
 
 
 def test_locked_events_are_skipped_and_counted(api: httpx.Client, database: Database) -> None:

@@ -208,6 +208,8 @@ def test_each_read_is_bounded_by_an_index(outbox: ShapedOutbox, statement: str) 
         "explain.dead": {
             "causes": [cause["id"]],
             "detail": None,
+            "died_from": None,
+            "died_before": None,
             "limit": 10,
             "max_length": 1_000,
         },

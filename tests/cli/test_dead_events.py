@@ -31,6 +31,7 @@ RETRY_KEYS = {
     "death_id", "fix_id", "stage", "actor", "reason", "retried_at", "due_at", "payload_before",
     "outcome", "settled_at", "recalled_by", "recall_reason",
 }  # fmt: skip
+PARKED = "Skipped: 1 parked event, retried too often. `--parked` includes parked events."
 UNCHANGED = "select *, xmin from outbox_event order by id"
 
 
@@ -252,19 +253,23 @@ def test_a_payload_comes_from_an_argument_or_a_file_and_keeps_its_digits(
 
 
 @pytest.mark.parametrize(
-    ("chosen", "retried"),
+    ("chosen", "retried", "skipped"),
     [
-        (["1", "3", "99"], {1, 3}),
-        (["--event-type", "a"], {2}),
-        (["--event-type", "a", "--parked"], {1, 2}),
-        (["--error-contains", "no answer", "--aggregate-type", "order"], {2}),
-        (["--until", "2026-01-02"], {4}),
-        (["1", "2", "3", "--event-type", "a"], {1, 2}),
-        (["--all", "--parked"], {1, 2, 3, 4}),
+        (["1", "3", "99"], {1, 3}, "Skipped: 1 event unknown: 99."),
+        (["--event-type", "a"], {2}, PARKED),
+        (["--event-type", "a", "--parked"], {1, 2}, ""),
+        (["--error-contains", "no answer", "--aggregate-type", "order"], {2}, PARKED),
+        (["--until", "2026-01-02"], {4}, ""),
+        (
+            ["1", "2", "3", "--event-type", "a"],
+            {1, 2},
+            "Skipped: 1 named event that does not match.",
+        ),
+        (["--all", "--parked"], {1, 2, 3, 4}, ""),
     ],
 )
 def test_a_batch_selects_dead_events_by_ids_or_by_a_filter(
-    dlq: Run, connection: Connection, chosen: list[str], retried: set[int]
+    dlq: Run, connection: Connection, chosen: list[str], retried: set[int], skipped: str
 ) -> None:
     """A dry run counts the same. Parked events need an id or --parked. --rate sets the pace."""
     add_dead_events(connection, 2, event_type="a")
@@ -286,19 +291,50 @@ def test_a_batch_selects_dead_events_by_ids_or_by_a_filter(
         "events": len(retried),
         "batches": 1,
         "locked": 0,
+        "parked": int(skipped == PARKED),
         "rate": 4.0,
+        "others": [{"event_id": 99, "state": "unknown"}] if "99" in chosen else [],
         "dry_run": True,
     }
     assert _pending(connection) == {5}
     printed = read_words(dlq(*command))
     assert f"Retried {format_count(len(retried), 'dead event')} at 4 per second" in printed
-    assert ("Skipped: 1 named event." in printed) == (chosen[0] == "1")
+    assert skipped in printed
+    assert ("Skipped" in printed) == bool(skipped)
     assert _pending(connection) == retried | {5}
     due = one(
         connection,
         "select max(due_at) - min(due_at) as span from dlq.retry where reason <> 'asked'",
     )["span"]
     assert due.total_seconds() == (len(retried) - 1) / 4
+
+
+def test_a_batch_says_what_the_named_events_are_that_are_not_dead(
+    dlq: Run, connection: Connection
+) -> None:
+    """By state, with their ids; if none is dead, in the error, and all in JSON."""
+    add_dead_events(connection, 3)
+    add_events(connection, 14)
+    connection.execute("update outbox_event set status = 'done' where id in (4, 5)")
+    discard = ("dead-events", "discard", "1", "--reason", "a test order")
+    assert dlq(*discard).code == 0
+    connection.execute("delete from outbox_event where id = 2")
+    ids = [str(id_) for id_ in (*range(1, 18), 99)]
+    batch = ("dead-events", "retry-batch", "--reason", "x")
+    printed = read_words(dlq(*batch, *ids, "--dry-run"))
+    for line in (
+        "Would retry 1 dead event",
+        "Skipped: 1 event archived: 1.",
+        "Skipped: 1 event deleted: 2.",
+        "Skipped: 2 events delivered: 4, 5.",
+        "Skipped: 12 events waiting for a worker: 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 and 2 more.",
+        "Skipped: 1 event unknown: 99.",
+    ):
+        assert line in printed
+    others = read_json(dlq(*batch, *ids, "--dry-run", "--json"))["others"]
+    assert [other["event_id"] for other in others] == [1, 2, *range(4, 18), 99]
+    refused = dlq(*batch, "1", "4", "5")
+    assert "None of these events is dead: 1 archived, 2 delivered." in refused.err
 
 
 @pytest.mark.parametrize("verb", ["retry-batch", "discard"])

@@ -1,0 +1,166 @@
+"""Tests what the report says about what sets the events of a cause apart."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from dlq_pipelines.archive.archive import archive_dead_events
+from dlq_pipelines.archive.restore import restore_events
+from dlq_pipelines.audit import AuditContext, RunOptions
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.causes.explain import sample_delivered_events
+from dlq_pipelines.erase import ErasureTerms, erase_events, list_erasable_events
+from dlq_pipelines.exports.redact import parse_redaction
+from dlq_pipelines.exports.target import open_local_target
+from dlq_pipelines.outbox.dead_events import list_dead_events
+from dlq_pipelines.outbox.selection import Selection
+from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.reports.figures import ReportPolicy
+from dlq_pipelines.reports.purge import purge_report_files
+from dlq_pipelines.reports.report import Report, build_report
+from tests.rows import date_deaths, one
+from tests.shapes import ShapedOutbox
+
+ZONE = ZoneInfo("Europe/Berlin")
+DAY = date(2026, 11, 20)
+NOW = datetime(2026, 11, 21, 5, tzinfo=UTC)
+AUDIT = AuditContext("ann", "tidy up", now=NOW)
+SENTENCE = "$.bank = north: 12 of 12 dead, 0 of 30 delivered"
+
+
+@pytest.fixture
+def failing(outbox: ShapedOutbox) -> ShapedOutbox:
+    """Thirty delivered events of a bank, and twelve of another that died on the day.
+
+    There is a sample of the delivered ones, because one shape deletes them.
+    """
+    delivered = add_payloads(outbox, "south", 30)
+    sample_delivered_events(outbox.connection, now=NOW, redact_payload=lambda payload: payload)
+    outbox.deliver(delivered)
+    dead = add_payloads(outbox, "north", 12)
+    outbox.give_up(dead, "HTTPError: HTTP Error 503")
+    date_deaths(outbox.connection, "timestamptz '2026-11-20T12:00Z'")
+    classify_deaths(outbox.connection, zone=ZONE)
+    return outbox
+
+
+def add_payloads(outbox: ShapedOutbox, bank: str, count: int) -> list[int]:
+    """Add pending events; return their numbers."""
+    return [
+        number
+        for _ in range(count)
+        for number in outbox.add_events(1, payload=json.dumps({"bank": bank}))
+    ]
+
+
+def build(
+    connection: Connection, folder: Path, *, hidden: str = "", dry_run: bool = False
+) -> Report:
+    redaction = parse_redaction(hidden, "", b"0" * 16)
+    return build_report(
+        connection,
+        day=DAY,
+        zone=ZONE,
+        target=open_local_target(folder, "reports"),
+        policy=replace(ReportPolicy(), redaction=redaction),
+        now=NOW,
+        dry_run=dry_run,
+    )
+
+
+def archive_all(connection: Connection) -> None:
+    done = archive_dead_events(connection, before=NOW, only_exported=False, audit=AUDIT)
+    assert done.moved == 12
+
+
+def count_recorded(connection: Connection) -> int:
+    return int(one(connection, "select count(*) as n from dlq.report_explanation")["n"])
+
+
+def test_a_report_keeps_what_set_the_events_apart(failing: ShapedOutbox, tmp_path: Path) -> None:
+    """Also after they were archived. A dry run records nothing; the filter selects them."""
+    outbox = failing
+    connection = outbox.connection
+    build(connection, tmp_path, dry_run=True)
+    assert count_recorded(connection) == 0
+    first = build(connection, tmp_path)
+    assert SENTENCE in first.html
+    assert "<bdi>$.bank = north</bdi>" in first.html  # beside the new cause, on the first screen
+    assert "bank = north: 12 of 12 dead" in first.markdown
+    (cause,) = json.loads(first.json)["causes"]
+    assert cause["explanation"] == {
+        "condition": "$.bank = north",
+        "where": cause["explanation"]["where"],
+        "dead": 12,
+        "compared_dead": 12,
+        "delivered": 0,
+        "compared_delivered": 30,
+    }
+    selection = Selection(cause=cause["cause_id"], where=cause["explanation"]["where"])
+    assert len(list_dead_events(connection, selection).events) == 12
+    archive_all(connection)
+    outbox.deliver(add_payloads(outbox, "north", 5))
+    again = build(connection, tmp_path)
+    assert again.json == first.json
+    assert again.markdown == first.markdown
+    assert again.html == first.html
+
+
+def test_a_cause_whose_events_are_gone_stays_unexplained(
+    failing: ShapedOutbox, tmp_path: Path
+) -> None:
+    """Events that are restored from the archive later must not change the report."""
+    connection = failing.connection
+    archive_all(connection)
+    first = build(connection, tmp_path)
+    assert json.loads(first.json)["causes"][0]["explanation"] is None
+    assert count_recorded(connection) == 1
+    ids = [row["id"] for row in connection.execute("select id from dlq.archive").fetchall()]
+    restore_events(connection, Selection(event_ids=tuple(ids)), audit=AUDIT)
+    assert len(list_dead_events(connection).events) == 12
+    assert json.loads(build(connection, tmp_path).json)["causes"][0]["explanation"] is None
+
+
+def test_hidden_paths_are_not_in_the_report(failing: ShapedOutbox, tmp_path: Path) -> None:
+    report = build(failing.connection, tmp_path, hidden="drop $.bank")
+    assert "Nothing separates 12 dead events from 30 delivered ones." in report.html
+    assert "north" not in report.html + report.markdown + report.json
+
+
+def test_an_erasure_deletes_what_names_its_values(failing: ShapedOutbox, tmp_path: Path) -> None:
+    """Both that of the cause that killed an event, and one that contains a text."""
+    connection = failing.connection
+    for event_ids, text in (
+        ([list_dead_events(connection).events[0].id], None),
+        ([], "bank = north"),
+    ):
+        build(connection, tmp_path)
+        assert count_recorded(connection) == 1
+        events = list_erasable_events(connection, event_ids, text)
+        for dry_run in (True, False):
+            erase_events(
+                connection,
+                events,
+                terms=ErasureTerms(ZONE, "exports", "reports"),
+                audit=AUDIT,
+                text=text,
+                options=RunOptions(dry_run=dry_run),
+            )
+            assert count_recorded(connection) == dry_run
+
+
+def test_a_purged_report_leaves_no_explanation(failing: ShapedOutbox, tmp_path: Path) -> None:
+    connection = failing.connection
+    build(connection, tmp_path)
+    purge_report_files(
+        connection,
+        before=DAY + timedelta(days=1),
+        zone=ZONE,
+        target=open_local_target(tmp_path, "reports"),
+        audit=AUDIT,
+    )
+    assert count_recorded(connection) == 0

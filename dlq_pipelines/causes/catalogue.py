@@ -218,6 +218,18 @@ def get_cause(connection: Connection, cause_id: str) -> Cause:
     raise build_merged_cause_error(cause_id, row["merged_into"])
 
 
+def find_shown_cause_id(connection: Connection, cause_id: str) -> str:
+    """Return the id of the cause that a cause is shown as: the one it is merged into, or its own.
+
+    Raises:
+        NotFoundError: the cause does not exist.
+    """
+    row = connection.run("cause.get", id=cause_id).fetchone()
+    if row is None:
+        raise build_unknown_cause_error(cause_id)
+    return str(row["merged_into"] or cause_id)
+
+
 def find_cause_id(connection: Connection, text: str) -> str:
     """Return the id of the only cause whose id is a text or begins with it.
 

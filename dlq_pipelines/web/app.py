@@ -29,6 +29,12 @@ from dlq_pipelines.web.lists import (
     show_report,
     show_reports,
 )
+from dlq_pipelines.web.merges import (
+    merge_cause,
+    show_merge_form,
+    show_undo_form,
+    undo_cause_change,
+)
 from dlq_pipelines.web.render import STYLE_SHEET, STYLE_VERSION
 from dlq_pipelines.web.sessions import SessionStore
 from dlq_pipelines.web.signin import show_signin, sign_in, sign_out
@@ -70,6 +76,10 @@ _PAGES: tuple[tuple[str, str, ShowPage, PageRules], ...] = (
     ("GET", "/causes", show_causes, _READ),
     ("GET", "/causes/{cause:path}/edit", show_cause_form, _ADMIN),
     ("POST", "/causes/{cause:path}/edit", edit_cause, _EDIT),
+    ("GET", "/causes/{cause:path}/merge", show_merge_form, _ADMIN),
+    ("POST", "/causes/{cause:path}/merge", merge_cause, _EDIT),
+    ("GET", "/causes/{cause:path}/undo", show_undo_form, _ADMIN),
+    ("POST", "/causes/{cause:path}/undo", undo_cause_change, _EDIT),
     ("GET", "/causes/{cause:path}", show_cause, _READ),
     ("GET", "/fixes", show_fixes, _READ),
     ("GET", "/fixes/new", show_flag_form, _RETRY),

@@ -1,12 +1,15 @@
 """Shows the causes, what needs attention first, and one cause with all that is known of it."""
 
+from collections.abc import Iterable
 from shlex import quote
 from typing import Any
+from urllib.parse import urlencode
 
 from dlq_pipelines.causes.catalogue import (
     Cause,
     describe_cause,
-    list_causes,
+    find_shown_cause_id,
+    get_causes,
     redact_causes,
 )
 from dlq_pipelines.causes.classify import extract_excerpt
@@ -18,7 +21,6 @@ from dlq_pipelines.causes.recent import (
     list_recent_causes,
 )
 from dlq_pipelines.causes.search import CauseFilter, list_causes_of_type, search_causes
-from dlq_pipelines.causes.similar import find_similar_causes
 from dlq_pipelines.day import convert_to_zone, parse_past_time
 from dlq_pipelines.deployments import list_preceding_deployments
 from dlq_pipelines.errors import RefusedError
@@ -33,12 +35,12 @@ from dlq_pipelines.reports.wording import summarize_error
 from dlq_pipelines.retries.fixes import list_cause_fixes
 from dlq_pipelines.text import RedactTexts, format_aggregate
 from dlq_pipelines.web.charts import draw_trend
+from dlq_pipelines.web.merges import list_similar_pairs
 from dlq_pipelines.web.render import format_payload
 from dlq_pipelines.web.visit import PageAnswer, PageVisit, build_path
 
 _SAMPLES = 3
-# Causes with most dead events that a cause is compared with, and similar ones that are shown.
-_COMPARED, _SIMILAR = 1_000, 5
+_SIMILAR = 5
 # What the filter by state offers: those of the recent causes, then those of any cause.
 _RECENT_STATES = ("new", "rose")
 _STATES = ("open", "regressed", "fixing", "fixed", "muted")
@@ -105,8 +107,12 @@ def _matches(
 def show_cause(visit: PageVisit) -> PageAnswer:
     """Show one cause: trend, details, what sets its events apart, samples and earlier fixes."""
     connection, settings = visit.connection, visit.settings
+    given = visit.path["cause"]
+    if (shown_id := find_shown_cause_id(connection, given)) != given:
+        # Links of alerts and reports outlive a merge.
+        return PageAnswer(go_to=build_path("causes", shown_id, merged=given))
     redact = build_redact_errors(settings)
-    described = describe_cause(connection, visit.path["cause"], redact=redact)
+    described = describe_cause(connection, given, redact=redact)
     cause = described.cause
     (shown,) = redact_causes([cause], redact)
     explanation, unexplained = _explain(visit, cause.id)
@@ -148,7 +154,8 @@ def show_cause(visit: PageVisit) -> PageAnswer:
                 for deployment in list_preceding_deployments(connection, cause.first_seen)
             ],
             "flag": build_path("fixes", "new", cause=cause.id),
-            "edit": f"{build_path('causes', cause.id)}/edit",
+            "path": build_path("causes", cause.id),
+            "merged": visit.get_text("merged"),
             "similar": _list_similar(visit, cause, redact),
             "lines": [
                 f"dlq causes explain {quote(cause.id)}",
@@ -177,21 +184,16 @@ def _explain(visit: PageVisit, cause_id: str) -> tuple[CauseExplanation | None, 
 
 def _list_similar(
     visit: PageVisit, cause: Cause, redact: RedactTexts
-) -> list[tuple[Cause, str, str, str]]:
-    """Return causes that differ in one word, with the words and the command that merges them."""
-    pairs = [
-        (pair.other, pair.differs)
-        if pair.cause.id == cause.id
-        else (pair.cause, pair.differs[::-1])
-        for pair in find_similar_causes(list_causes(visit.connection, limit=_COMPARED))
-        if cause.id in {pair.cause.id, pair.other.id}
-    ][:_SIMILAR]
+) -> list[tuple[Cause, str, str, str, str]]:
+    """Return causes that differ in one word: page, words, page that merges it, and command."""
+    pairs = list_similar_pairs(visit, cause.id)[:_SIMILAR]
     shown = redact_causes([other for other, _ in pairs], redact)
     return [
         (
             hidden,
             build_path("causes", other.id),
             " / ".join(word or "(nothing)" for word in redact(list(words))),
+            f"{build_path('causes', other.id)}/merge?{urlencode({'into': cause.id})}",
             f"dlq causes merge {quote(other.id)} {quote(cause.id)} --reason ... --dry-run",
         )
         for (other, words), hidden in zip(pairs, shown, strict=True)
@@ -218,3 +220,10 @@ def _list_samples(visit: PageVisit, cause_id: str, redact: RedactTexts) -> list[
         }
         for event, error in zip(page.events, errors, strict=True)
     ]
+
+
+def read_titles(visit: PageVisit, cause_ids: Iterable[str | None]) -> dict[str, str]:
+    """Return the redacted titles of causes by their ids, without merged and unknown ones."""
+    found = get_causes(visit.connection, list(dict.fromkeys(filter(None, cause_ids))))
+    shown = redact_causes(found.values(), build_redact_errors(visit.settings))
+    return {cause.id: cause.title for cause in shown}

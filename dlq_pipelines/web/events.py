@@ -6,6 +6,7 @@ from dlq_pipelines.retries.history import get_event_history
 from dlq_pipelines.retries.parked import list_parked_events
 from dlq_pipelines.text import format_aggregate
 from dlq_pipelines.validate import parse_event_id
+from dlq_pipelines.web.causes import read_titles
 from dlq_pipelines.web.render import format_payload
 from dlq_pipelines.web.visit import PageAnswer, PageVisit, build_path, parse_whole_number
 
@@ -26,6 +27,7 @@ def show_event(visit: PageVisit) -> PageAnswer:
     event = found.event
     errors = redact([death.error or "" for death in found.deaths])
     details = redact([death.detail or "" for death in found.deaths])
+    titles = read_titles(visit, [death.cause_id for death in found.deaths])
     return PageAnswer(
         "event.html.j2",
         {
@@ -43,6 +45,7 @@ def show_event(visit: PageVisit) -> PageAnswer:
                     "detail": detail,
                     "error": extract_excerpt(error),
                     "cause": death.cause_id and build_path("causes", death.cause_id),
+                    "title": titles.get(death.cause_id or "", ""),
                 }
                 for death, detail, error in zip(found.deaths, details, errors, strict=True)
             ],
@@ -64,6 +67,7 @@ def show_parked_events(visit: PageVisit) -> PageAnswer:
         after=parse_whole_number("after", after) if after else 0,
         limit=_LISTED,
     )
+    titles = read_titles(visit, [event.cause_id for event in found])
     following = build_path("parked", after=found[-1].death_id) if len(found) == _LISTED else None
     return PageAnswer(
         "parked.html.j2",
@@ -73,6 +77,7 @@ def show_parked_events(visit: PageVisit) -> PageAnswer:
                     event,
                     build_path("events", event.event_id),
                     event.cause_id and build_path("causes", event.cause_id),
+                    titles.get(event.cause_id or "", ""),
                     format_aggregate(event.aggregate_type, event.aggregate_id),
                 )
                 for event in found

@@ -86,7 +86,8 @@ begin
         'deployment.note',
         given.noted_by,
         place_deployment.reason,
-        jsonb_build_object('deployment', noted),
+        jsonb_build_object(
+            'deployment', noted, 'service', given.service, 'version', given.version),
         0,
         present,
         place_deployment.run_id);

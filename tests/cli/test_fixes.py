@@ -692,6 +692,8 @@ def test_release_parked_selects_parked_events_by_ids_or_filters(
         "events": len(released),
         "batches": 1,
         "locked": 0,
+        "parked": 0,
+        "others": [{"event_id": 99, "state": "unknown"}] if "99" in chosen else [],
         "rate": 2.0,
         "dry_run": True,
     }

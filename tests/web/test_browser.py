@@ -9,8 +9,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from dlq_pipelines.causes.catalogue import set_cause_text
 from dlq_pipelines.postgres.connect import Connection
 from tests.api.conftest import Serve
+from tests.retries.helpers import build_audit
 from tests.rows import add_events, kill, one
 
 CHROMIUM = shutil.which("chromium")
@@ -122,13 +124,25 @@ def test_long_and_hostile_texts_stay_within_the_page(
         {"x": long, "y": long[:200]},
     )
     connection.execute(
+        "insert into dlq.cause (id, exception_type, template, first_seen, last_seen)"
+        " values ('v2-y', %(x)s, %(x)s, now(), now())",
+        {"x": long},
+    )
+    change = set_cause_text(
+        connection, "v2-y", "note", long[:2_000], audit=build_audit(reason=long[:500])
+    ).audit_id
+    connection.execute(
         "insert into dlq.audit (kind, actor, reason, filter, events, at)"
         " values ('cause.name', %s, %s, '{}', 1, now())",
         [long[:300], long],
     )
     page, messages = open_browser_page(browser, str(client.base_url), width, "dark")
     event = one(connection, "select min(id) as id from outbox_event")["id"]
-    for path in ("/causes", "/causes/v2-x", f"/events/{event}", "/audit", "/fixes/new"):
+    paths = (
+        *("/causes", "/causes/v2-x", f"/events/{event}", "/audit", "/fixes/new"),
+        *("/causes/v2-x/edit", "/causes/v2-x/merge?into=v2-y", f"/causes/v2-y/undo?change={change}"),
+    )
+    for path in paths:
         page.goto(path)
         check_layout(page)
     assert messages == []

@@ -1,5 +1,6 @@
 """Tests deployments: noting them, what causes say of them, and fixes that name one."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -23,6 +24,8 @@ from dlq_pipelines.deployments import (
 from dlq_pipelines.errors import NotFoundError
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.reports.figures import ReportPolicy
+from dlq_pipelines.reports.report import make_report
 from dlq_pipelines.retries.fixes import FixFlag, flag_fix, get_fix
 from tests.retries.helpers import add_dead, build_audit
 from tests.rows import one, wait_for_blocked_session
@@ -52,7 +55,7 @@ def test_a_deployment_is_noted_and_audited(connection: Connection) -> None:
     assert abs(noted.deployed_at - datetime.now(UTC)) < timedelta(minutes=1)
     (entry,) = list_audit_entries(connection)
     assert (entry.kind, entry.actor, entry.reason) == ("deployment.note", "ci", "why")
-    assert entry.filter == {"deployment": noted.id}
+    assert entry.filter == {"deployment": noted.id, "service": "checkout", "version": "v42"}
 
 
 def test_the_same_deployment_is_noted_once(connection: Connection) -> None:
@@ -203,6 +206,17 @@ def test_a_fix_names_the_deployment_that_carries_it(connection: Connection) -> N
     flag = FixFlag(Selection(cause=cause.id), deployment=deployment)
     fix = flag_fix(connection, flag, audit=build_audit())
     assert fix.deployment == get_fix(connection, fix.id).deployment == deployment
+    day = fix.flagged_at.astimezone(UTC).date()
+    report = make_report(
+        connection,
+        day=day,
+        zone=ZoneInfo("UTC"),
+        policy=ReportPolicy(),
+        now=fix.flagged_at + timedelta(days=2),
+    )
+    assert "carried by <bdi>checkout v43</bdi>" in report.html
+    assert "carried by checkout v43" in report.markdown
+    assert json.loads(report.json)["fixes"][0]["deployment"] == "checkout v43"
 
 
 def test_a_fix_of_an_unknown_deployment_is_refused(connection: Connection) -> None:

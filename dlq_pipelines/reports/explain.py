@@ -11,7 +11,7 @@ from datetime import datetime
 
 import psycopg
 
-from dlq_pipelines.causes.explain import CauseExplanation, explain_cause
+from dlq_pipelines.causes.explain import COMPARED_EVENTS, CauseExplanation, explain_cause
 from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.outbox.offers import require_offer
 from dlq_pipelines.postgres.connect import Connection
@@ -20,6 +20,10 @@ from dlq_pipelines.reports.read import read_explanations
 from dlq_pipelines.reports.states import URGENT_STATES
 from dlq_pipelines.text import sanitize_line
 
+# What is recorded if there was nothing to compare, so that a later build does not compare either.
+_NOTHING = ExplanationFigures(
+    None, None, dead=0, compared_dead=0, delivered=0, compared_delivered=0
+)
 # Causes of a report. Comparing 2,000 and 2,000 payloads of 2 kB takes about 0.3 s, so a report
 # takes three seconds longer at most.
 _MAX_EXPLAINED = 10
@@ -59,7 +63,8 @@ def record_explanations(
                     zone=window.zone,
                     is_hidden=figures.policy.redaction.hides,
                 )
-                found.append({"cause_id": cause.cause_id} | asdict(_summarize(explanation)))
+                summary = _summarize(explanation) if _is_typical(explanation, cause) else _NOTHING
+                found.append({"cause_id": cause.cause_id} | asdict(summary))
     if not found:
         return figures
     connection.run(
@@ -76,6 +81,15 @@ def record_explanations(
 
 def _is_explained(cause: CauseFigures) -> bool:
     return bool(cause.cause_id) and cause.is_detailed and cause.state in URGENT_STATES
+
+
+def _is_typical(explanation: CauseExplanation, cause: CauseFigures) -> bool:
+    """Whether at least half of the day's deaths were compared, or as many as ever are.
+
+    After a retry only some are left, such as those of one detail, and what these have in common
+    does not explain the others.
+    """
+    return 2 * explanation.separation.dead >= min(cause.deaths, COMPARED_EVENTS)
 
 
 def _summarize(explanation: CauseExplanation) -> ExplanationFigures:

@@ -285,7 +285,7 @@ class CauseFigures:
         beginning: of a cause that began on the day: which deployment its first death followed, such
             as `6 minutes after checkout v42`; empty if none was noted before the end of the day.
         explanation: what sets the dead events of a new, regressed or escalating cause apart; None:
-            not compared, or there was nothing to compare.
+            not compared, or fewer than half of them were still dead.
         trend: deaths by day, oldest first, the day last.
         attempts: fewest, mean and most attempts before death.
         details: the details with most deaths, and new and regressed ones; at most 20.

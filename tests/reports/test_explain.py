@@ -22,6 +22,7 @@ from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.reports.figures import ReportPolicy
 from dlq_pipelines.reports.purge import purge_report_files
 from dlq_pipelines.reports.report import Report, build_report
+from dlq_pipelines.retries.retry import retry_events
 from tests.rows import date_deaths, one
 from tests.shapes import ShapedOutbox
 
@@ -123,6 +124,17 @@ def test_a_cause_whose_events_are_gone_stays_unexplained(
     restore_events(connection, Selection(event_ids=tuple(ids)), audit=AUDIT)
     assert len(list_dead_events(connection).events) == 12
     assert json.loads(build(connection, tmp_path).json)["causes"][0]["explanation"] is None
+
+
+def test_a_few_events_that_are_left_explain_no_cause(failing: ShapedOutbox, tmp_path: Path) -> None:
+    """The others were retried, and may have had something else in common."""
+    connection = failing.connection
+    ids = [event.id for event in list_dead_events(connection).events]
+    retry_events(connection, ids[:6], audit=AUDIT)
+    assert SENTENCE.replace("12", "6") in build(connection, tmp_path).html
+    connection.execute("delete from dlq.report_explanation")
+    retry_events(connection, ids[6:7], audit=AUDIT)
+    assert "apart" not in build(connection, tmp_path).markdown
 
 
 def test_hidden_paths_are_not_in_the_report(failing: ShapedOutbox, tmp_path: Path) -> None:

@@ -140,7 +140,11 @@ def test_long_and_hostile_texts_stay_within_the_page(
     event = one(connection, "select min(id) as id from outbox_event")["id"]
     paths = (
         *("/causes", "/causes/v2-x", f"/events/{event}", "/audit", "/fixes/new"),
-        *("/causes/v2-x/edit", "/causes/v2-x/merge?into=v2-y", f"/causes/v2-y/undo?change={change}"),
+        *(
+            "/causes/v2-x/edit",
+            "/causes/v2-x/merge?into=v2-y",
+            f"/causes/v2-y/undo?change={change}",
+        ),
     )
     for path in paths:
         page.goto(path)

@@ -174,9 +174,11 @@ def test_an_event_shows_its_whole_life(
     connection: Connection, visitor: Visitor, cause_id: str, fix_id: int
 ) -> None:
     event = one(connection, "select min(event_id) as id from dlq.dead")["id"]
-    shown = list_texts(visitor.open_page(f"/events/{event}"))
+    page = visitor.open_page(f"/events/{event}")
+    shown = list_texts(page)
     assert "It is in the outbox." in shown
-    assert cause_id in shown
+    assert "KeyError: 'postcode'" in shown
+    assert f"causes/{cause_id}" in page
     assert f"{fix_id}: labels read v2" in shown
     assert '"acquirer": "northbank"' in shown
 

@@ -90,7 +90,7 @@ def test_a_report_keeps_what_set_the_events_apart(failing: ShapedOutbox, tmp_pat
     assert count_recorded(connection) == 0
     first = build(connection, tmp_path)
     assert SENTENCE in first.html
-    assert "<bdi>$.bank = north</bdi>" in first.html  # beside the new cause, on the first screen
+    assert "<bdi>$.bank = north</bdi>" in first.html  # on the first screen, after the new cause
     assert "bank = north: 12 of 12 dead" in first.markdown
     (cause,) = json.loads(first.json)["causes"]
     assert cause["explanation"] == {

@@ -22,12 +22,11 @@ create function :"dlq_schema".place_deployment(
 ) returns bigint language plpgsql set search_path = :"dlq_schema", pg_temp
 as $$
 declare
-    present    timestamptz;
-    argument   text;
-    value      text;
-    most       integer;
-    noted      bigint;
-    known_link text;
+    present  constant timestamptz := clock_timestamp();
+    argument text;
+    value    text;
+    most     integer;
+    noted    bigint;
 begin
     for argument, value, most in
         values ('service', given.service, 200), ('version', given.version, 200),
@@ -36,16 +35,12 @@ begin
         if coalesce(value, case argument when 'link' then '-' else '' end) !~ '\S' then
             raise exception '% must not be empty.', argument
                 using errcode = 'invalid_parameter_value',
-                    hint = case argument when 'link' then 'Pass an address, or leave link out.'
-                        else 'Write it as dlq.note_deployment(''checkout'', ''v42'').' end;
+                    hint = 'Write it as dlq.note_deployment(''checkout'', ''v42'').';
         elsif length(value) > most then
             raise exception '% has % characters; the maximum is %.', argument, length(value), most
                 using errcode = 'invalid_parameter_value', hint = 'Shorten it.';
         end if;
     end loop;
-    -- Of two calls at once, the second finds what the first has noted. Reading goes on.
-    lock table deployment in share row exclusive mode;
-    present := clock_timestamp();
     given.service := btrim(given.service, E' \t\r\n');
     given.version := btrim(given.version, E' \t\r\n');
     given.deployed_at := coalesce(
@@ -72,22 +67,19 @@ begin
     on conflict (deployed_at, service, version) do nothing
     returning id into noted;
     if noted is null then
-        select d.id, d.link into strict noted, known_link from deployment d
+        update deployment d set link = coalesce(given.link, d.link)
         where d.deployed_at = given.deployed_at
             and d.service = given.service
-            and d.version = given.version;
-        if given.link is null or given.link is not distinct from known_link then
-            return noted;
-        end if;
-        update deployment d set link = given.link where d.id = noted;
+            and d.version = given.version
+        returning id into noted;
+        return noted;
     end if;
     insert into audit (kind, actor, reason, filter, events, at, run_id)
     values (
         'deployment.note',
         given.noted_by,
         place_deployment.reason,
-        jsonb_build_object(
-            'deployment', noted, 'service', given.service, 'version', given.version),
+        jsonb_build_object('deployment', noted),
         0,
         present,
         place_deployment.run_id);

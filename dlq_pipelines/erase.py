@@ -147,7 +147,7 @@ def erase_events(
     text: str | None = None,
     options: RunOptions = RunOptions(),
 ) -> ErasureResult:
-    """Erase payload and error of events from outbox, archive, ledger, fixes, reports and alerts.
+    """Erase payload and error of events from outbox, archive, ledger, fixes and alerts.
 
     Args:
         connection: in autocommit mode.
@@ -212,10 +212,10 @@ def _erase_event(
 
 
 def _erase_copies(connection: Connection, patterns: list[str], audit: AuditContext) -> None:
-    """Empty the evidence of fixes, the explanations of reports, and alerts, that match."""
+    """Empty what matches in the evidence of fixes, the explanations of reports, and alerts."""
     if patterns:
         connection.run("erase.evidence", patterns=patterns, now=audit.now)
-        connection.run("erase.explanations", patterns=patterns)
+        connection.run("erase.explanations", patterns=patterns, now=audit.now)
         connection.run("erase.alerts", patterns=patterns)
 
 

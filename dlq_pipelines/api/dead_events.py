@@ -381,6 +381,7 @@ def post_discard(
         body,
         verb="discard",
         done="Discarded",
+        others=list_other_events(outbox, selection.event_ids or ()),
     )
 
 

@@ -12,6 +12,7 @@ from dlq_pipelines.api.dead_events import ChangeResponse, Rate, RecallResponse, 
 from dlq_pipelines.api.filters import ChangeBody, Limit, Reason, SelectionBody, SelectionQuery
 from dlq_pipelines.api.session import ApiSettings, Outbox
 from dlq_pipelines.installation import build_fix_terms, resolve_rate
+from dlq_pipelines.outbox.dead_events import list_other_events
 from dlq_pipelines.retries.advance import pause_fix, resume_fix, withdraw_fix
 from dlq_pipelines.retries.fix import Fix, StageOutcomes, StoppedFix
 from dlq_pipelines.retries.fixes import (
@@ -220,7 +221,7 @@ def post_release_parked(
 ) -> ChangeResponse:
     """Retry parked events by their ids, by a fix or by filters.
 
-    Events that are not parked are skipped.
+    Events that are not parked are skipped, with the reason if they are not dead.
     """
     selection = body.build_selection(settings.zone, default_all=body.fix is not None)
     most = get_max_retries(outbox, body.fix, default=settings.max_retries)
@@ -243,6 +244,7 @@ def post_release_parked(
         body,
         verb="retry",
         done="Retried",
+        others=list_other_events(outbox, selection.event_ids or ()),
         kind="parked",
     )
 

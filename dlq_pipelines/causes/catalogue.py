@@ -190,8 +190,7 @@ def list_causes(
 def get_causes(connection: Connection, cause_ids: Sequence[str]) -> dict[str, Cause]:
     """Return causes by their ids, with the figures of the causes that are merged into them.
 
-    All of them at once: the figures of one cost a count of everything that is dead. A cause that
-    does not exist, or is merged into another one, is left out.
+    A cause that does not exist, or is merged into another one, is left out.
     """
     ids = list(cause_ids)
     found = _fetch_causes(connection, limit=len(ids), ids=ids, details=MAX_DETAILS + 1)

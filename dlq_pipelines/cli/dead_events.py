@@ -34,6 +34,7 @@ from dlq_pipelines.cli.output import (
 )
 from dlq_pipelines.cli.retrying import (
     Rate,
+    describe_others,
     describe_skipped,
     print_nothing_done,
     print_recalled,
@@ -345,17 +346,19 @@ def discard_events_command(
     """
     from dlq_pipelines.archive.archive import discard_events
     from dlq_pipelines.outbox.batches import build_nothing_taken_error
+    from dlq_pipelines.outbox.dead_events import list_other_events
 
     audit, options = prepare_change(actor, reason, dry_run=dry_run)
     with open_session() as (connection, settings):
         selection = build_selection(connection, filters, settings, ids)
+        others = list_other_events(connection, selection.event_ids or ())
         done = apply_to_many(
             lambda options: discard_events(connection, selection, audit=audit, options=options),
             options,
             verb="discard",
             count=lambda done: done.events,
             yes=yes,
-            missing=(lambda done: build_nothing_taken_error(done, "dead"))
+            missing=(lambda done: build_nothing_taken_error(done, "dead", others))
             if selection.names_only
             else None,
         )
@@ -363,9 +366,15 @@ def discard_events_command(
         print_nothing_done(done)
         return
     did = "Would discard" if dry_run else "Discarded"
+    lines = [f"{did} {format_count(done.events, 'dead event')}.", *describe_others(others)]
     print_change(
-        f"{did} {format_count(done.events, 'dead event')}. {describe_skipped(done)}".rstrip(),
-        {"events": done.events, "batches": done.batches, "locked": done.locked},
+        "\n".join(filter(None, [*lines, describe_skipped(done)])),
+        {
+            "events": done.events,
+            "batches": done.batches,
+            "locked": done.locked,
+            "others": [asdict(other) for other in others],
+        },
         hint="To restore one: `dlq archive restore ID --reason ...`.",
         dry_run=dry_run,
         format=format,

@@ -91,7 +91,7 @@ def print_retried(
     verb = "Would retry" if dry_run else "Retried"
     events = format_count(done.events, "dead event")
     lines = [f"{verb} {events} at {rate:g} per second: due within {duration}."]
-    lines += _describe_others(others)
+    lines += describe_others(others)
     unmatched = len(set(ids)) - done.events - done.locked - len(others) if ids else 0
     if unmatched:
         lines.append(f"Skipped: {format_count(unmatched, 'named event')} that does not match.")
@@ -126,7 +126,7 @@ def _describe_left(done: "RecallResult | StoppedFix | AdvanceResult") -> str:
     return f"{done.with_worker:,} {'is' if done.with_worker == 1 else 'are'} with the worker"
 
 
-def _describe_others(others: "Sequence[OtherEvent]") -> list[str]:
+def describe_others(others: "Sequence[OtherEvent]") -> list[str]:
     """Return a line for each state of the named events that are not dead."""
     by_state: dict[str, list[str]] = {}
     for other in others:

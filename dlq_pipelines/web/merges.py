@@ -3,6 +3,7 @@
 from dlq_pipelines.causes.catalogue import (
     Cause,
     describe_cause,
+    find_cause_id,
     get_cause,
     list_causes,
     merge_causes,
@@ -66,9 +67,11 @@ def merge_cause(visit: PageVisit) -> PageAnswer:
 
 
 def _get_other(visit: PageVisit, cause: Cause, into: str) -> Cause:
-    if into == cause.id:
+    """Return the cause that a person named by its id or the beginning of it."""
+    other = get_cause(visit.connection, find_cause_id(visit.connection, into))
+    if other.id == cause.id:
         raise ValueError("A cause cannot be merged into itself.")
-    return get_cause(visit.connection, into)
+    return other
 
 
 def _build_merge_page(

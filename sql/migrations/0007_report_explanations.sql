@@ -11,6 +11,8 @@ create table :"dlq_schema".report_explanation (
     delivered          integer     not null,
     compared_delivered integer     not null,
     explained_at       timestamptz not null,
+    -- A report that was built before still has the text.
+    erased_at          timestamptz,
     primary key (day, cause_id)
 );
 comment on table :"dlq_schema".report_explanation

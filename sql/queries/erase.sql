@@ -106,8 +106,10 @@ where d.event_id = (:"dlq_schema".event_ids(array[%(event_id)s::text]))[1]
     and x.cause_id in (c.id, c.merged_into)
 
 -- name: explanations
--- What set the events of a cause apart, where it matches.
-delete from :"dlq_schema".report_explanation x
+-- What set the events of a cause apart, where it matches. The row stays, so that the cause is not
+-- explained again, and older reports are found by `erased_at`.
+update :"dlq_schema".report_explanation x
+set condition = null, "where" = null, compared_delivered = 0, erased_at = %(now)s
 where x.condition like any(%(patterns)s::text[]) or x."where" like any(%(patterns)s::text[])
 
 -- name: alerts
@@ -123,8 +125,9 @@ where n.summary like any(%(patterns)s::text[]) or n.detail like any(%(patterns)s
 
 -- name: files
 -- Files that still hold data that was erased: exports and reports of the days on which an event
--- died, and reports of the days on which a fix ended whose evidence held its errors. Not those that
--- were written again since. A manifest has no data of events. Of all erased events, or of one.
+-- died, and reports of the days on which a fix ended whose evidence held its errors, or whose
+-- explanations named it. Not those that were written again since. A manifest has no data of events.
+-- Of all erased events, or of one.
 with died as (
     select d.died_at, d.erased_at
     from :"dlq_schema".death d
@@ -140,6 +143,9 @@ with died as (
     select (died_at at time zone %(zone)s)::date as day, erased_at from died
     union all
     select (closed_at at time zone %(zone)s)::date, erased_at from ended
+    union all
+    select x.day, x.erased_at from :"dlq_schema".report_explanation x
+    where x.erased_at is not null and %(event_id)s::text is null
 )
 select 'export' as kind, file ->> 'name' as name
 from died

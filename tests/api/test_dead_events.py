@@ -260,10 +260,15 @@ def test_skipped_events_are_named_with_what_they_are(
         {"event_id": 2, "state": "delivered"},
         {"event_id": 404, "state": "unknown"},
     ]
-    refused = api.post("/api/dead-events/retry-batch", json={"event_ids": [2, 404], "reason": "x"})
-    error = read_json(refused, 404)["error"]
-    assert error == "None of these events is dead: 1 delivered, 1 unknown."
+    discarded = read_json(api.post("/api/dead-events/discard", json=asked))
+    assert discarded["others"] == done["others"]
+    for verb in ("retry-batch", "discard"):
+        refused = api.post(f"/api/dead-events/{verb}", json=asked | {"event_ids": [2, 404]})
+        error = read_json(refused, 404)["error"]
+        assert error == "None of these events is dead: 1 delivered, 1 unknown."
     park(connection, [1])
+    released = read_json(api.post("/api/fixes/release-parked", json=asked))
+    assert (released["processed"], released["others"]) == (1, done["others"])
     done = read_json(api.post("/api/dead-events/retry-batch", json={"all": True, "reason": "x"}))
     assert done["parked"] == 1
     assert "Skipped: 1 parked; `parked: true` includes them." in done["message"]

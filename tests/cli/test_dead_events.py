@@ -333,6 +333,11 @@ def test_a_batch_says_what_the_named_events_are_that_are_not_dead(
         assert line in printed
     others = read_json(dlq(*batch, *ids, "--dry-run", "--json"))["others"]
     assert [other["event_id"] for other in others] == [1, 2, *range(4, 18), 99]
+    discarding = ("dead-events", "discard", "3", "4", "--reason", "x", "--dry-run")
+    assert "Skipped: 1 event delivered: 4." in read_words(dlq(*discarding))
+    assert read_json(dlq(*discarding, "--json"))["others"] == [
+        {"event_id": 4, "state": "delivered"}
+    ]
     refused = dlq(*batch, "1", "4", "5")
     assert "None of these events is dead: 1 archived, 2 delivered." in refused.err
 

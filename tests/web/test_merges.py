@@ -58,6 +58,7 @@ def test_the_form_proposes_similar_causes_and_refuses_others(
     kept, other = pair
     path = f"/causes/{other}/merge"
     assert f"merge?into={kept}" in visitor.open_page(path)
+    assert "Becomes part of" in visitor.open_page(f"{path}?into={kept[3:9]}")
     for into, status, error in (
         (other, 400, "A cause cannot be merged into itself."),
         ("v2-none", 404, "There is no cause"),

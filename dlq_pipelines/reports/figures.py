@@ -242,7 +242,7 @@ class ExplanationFigures:
         dead: dead events that meet it.
         compared_dead: dead events of the day that were compared.
         delivered: delivered events that meet it.
-        compared_delivered: delivered events that were compared.
+        compared_delivered: delivered events that were compared; 0: nothing was compared.
     """
 
     condition: str | None
@@ -253,6 +253,11 @@ class ExplanationFigures:
     compared_delivered: int
 
     def __str__(self) -> str:
+        if not self.compared_delivered:
+            return (
+                "Nothing was compared: too few of its events were still dead, or delivered, when "
+                "this report was first built."
+            )
         if self.condition is None:
             return describe_no_condition(self.compared_dead, self.compared_delivered)
         return describe_condition(
@@ -285,7 +290,7 @@ class CauseFigures:
         beginning: of a cause that began on the day: which deployment its first death followed, such
             as `6 minutes after checkout v42`; empty if none was noted before the end of the day.
         explanation: what sets the dead events of a new, regressed or escalating cause apart; None:
-            not compared, or fewer than half of them were still dead.
+            not explained.
         trend: deaths by day, oldest first, the day last.
         attempts: fewest, mean and most attempts before death.
         details: the details with most deaths, and new and regressed ones; at most 20.

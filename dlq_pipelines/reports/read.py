@@ -95,9 +95,7 @@ def read_explanations(
 ) -> dict[str, ExplanationFigures]:
     """Return what sets the events of causes apart, by cause, as recorded for the day."""
     rows = connection.run("report.explanations", day=window.day)
-    found = {row.pop("cause_id"): ExplanationFigures(**row) for row in rows}
-    # A row without delivered events says that the cause was asked for, and had nothing to compare.
-    return {cause: figures for cause, figures in found.items() if figures.compared_delivered}
+    return {row.pop("cause_id"): ExplanationFigures(**row) for row in rows}
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,18 @@ Commands that need root, systemd, podman, helm or kubectl are not run. A test ch
 units, commands and options exist.
 """
 
+import contextlib
+import importlib.metadata
+import io
 import re
 import shlex
 import subprocess
+import sys
 import time
 from functools import cache
 from pathlib import Path
 
+import pytest
 import yaml
 
 from dlq_pipelines.cli.app import list_commands, load_command
@@ -21,7 +26,7 @@ from tests.cli.test_main import DLQ, _environment
 from tests.databases import scratch_server
 from tests.production import Unit, _free_port
 from tests.rows import one
-from tests.test_deploy import BIN, DEPLOY, README, UNITS
+from tests.test_deploy import DEPLOY, README, UNITS
 
 GUIDE, TABLE = README.split("<!-- settings")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", GUIDE, re.DOTALL | re.MULTILINE)
@@ -212,12 +217,15 @@ def require_options(words: list[str]) -> None:
 
 @cache
 def read_help(program: str, *words: str) -> str:
-    """Return the help of a command of Dagster, which takes seconds to start."""
-    done = subprocess.run(
-        [BIN / program, *words, "--help"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, (program, words)
-    return done.stdout
+    """Return the help of a command of Dagster, in this process: its start takes seconds."""
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name=program)
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(sys, "argv", [program, *words, "--help"])
+        with pytest.raises(SystemExit) as ended:
+            script.load()()
+    assert not ended.value.code, (program, words)
+    return printed.getvalue()
 
 
 def test_every_variable_of_the_guide_is_read_by_a_process() -> None:

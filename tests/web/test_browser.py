@@ -41,6 +41,7 @@ def browser() -> Iterator[Browser]:
 
 def check_layout(page: Page) -> None:
     """Nothing beyond the edges, no violation that axe-core finds."""
+    page.wait_for_load_state()  # a click returns while the page it opens has no body yet
     assert page.evaluate(LEAVING) == [], page.url
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), page.url
     found = Axe().run(page)

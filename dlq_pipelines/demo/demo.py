@@ -414,13 +414,15 @@ def _evaluate_sensor(name: str, job: str, instance: dg.DagsterInstance) -> bool:
 
 
 def _finish(instance: dg.DagsterInstance, progress: Progress) -> None:
-    bar = _add_bar(progress, "Archiving old events", 1)
+    bar = _add_bar(progress, "Archiving old events, checking the outbox", 2)
     config = {"older_than_days": _ARCHIVE_AFTER_DAYS, "reason": "demo", "dry_run": False}
     _run_job(
         instance,
         "archive_dead_events",
         run_config={"ops": {"dead_event_archive": {"config": config}}},
     )
+    progress.advance(bar)
+    _run_job(instance, "check_outbox")
     progress.advance(bar)
 
 

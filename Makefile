@@ -6,7 +6,7 @@ DEV    := .venv/.installed-dev
 # Twice the number of cores of a small machine: many tests wait for daemons.
 JOBS   ?= 4
 
-.PHONY: help install setup demo up test test-midnight test-postgres oldest bench scaling drill check format docs screens lock clean
+.PHONY: help install setup demo up test test-midnight test-postgres resolve oldest bench scaling drill check format docs screens lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -51,16 +51,22 @@ SQL_TESTS ?= tests/archive tests/causes tests/exports tests/metrics tests/outbox
 test-postgres: $(DEV) ## Run the tests that speak SQL on Debian's PostgreSQL (PGBIN=/usr/lib/postgresql/15/bin)
 	$(BIN)/python -m tests.with_postgres $(PGBIN) -- $(BIN)/pytest -n $(JOBS) $(SQL_TESTS)
 
-# Not part of `make check`, because it asks the package registry.
+# Not part of `make check`, because they ask the package registry.
 OLDEST := .venv-oldest
 OLDEST_TESTS ?= tests/alerts tests/defs/test_definitions.py tests/defs/test_assets.py \
     tests/defs/test_setting_names.py tests/exports tests/reports/test_report.py tests/api/test_concepts.py \
     tests/cli/test_output.py tests/cli/test_lists.py tests/test_repository.py tests/test_settings.py
+RESOLVE = uv pip compile --quiet --python-version $(1) --resolution $(2) --all-extras \
+    --group pyproject.toml:test --no-header --no-annotate pyproject.toml
+
+resolve: ## Resolve the newest and the oldest allowed requirements (needs uv and the network)
+	$(call RESOLVE,3.11,highest) >/dev/null
+	$(call RESOLVE,3.14,highest) >/dev/null
+	$(call RESOLVE,3.11,lowest-direct) >/dev/null
 
 oldest: ## Run tests with the oldest allowed requirements (needs uv and the network)
 	uv venv --quiet --clear --python 3.11 $(OLDEST)
-	uv pip compile --quiet --resolution lowest-direct --python-version 3.11 --all-extras \
-	    --group pyproject.toml:test --no-header --no-annotate -o $(OLDEST)/requirements.txt pyproject.toml
+	$(call RESOLVE,3.11,lowest-direct) -o $(OLDEST)/requirements.txt
 	uv pip install --quiet --python $(OLDEST)/bin/python -r $(OLDEST)/requirements.txt
 	uv pip install --quiet --python $(OLDEST)/bin/python --no-deps --editable .
 	$(OLDEST)/bin/pytest -n $(JOBS) -p no:cacheprovider $(OLDEST_TESTS)
@@ -108,7 +114,7 @@ LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url 
     --no-annotate --no-header --quiet --upgrade
 
 clean: ## Remove .venv and caches; .dlq stays
-	rm -rf .venv .venv-oldest .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	rm -rf .venv .venv-oldest .venv-uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
 
 # --no-deps, because the lock is complete; `pip check` verifies that.
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --no-deps

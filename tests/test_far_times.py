@@ -48,7 +48,24 @@ BY_HAND = [
     (f"attempts, {POLICY}", "1, 10, 10, 1e-12, 0.9, 900, 3, 'none'"),
     (f"attempts, {POLICY}", "1, 10, 10, 'NaN', 'NaN', 0, -1, 'by hand'"),
     (f"attempts, {POLICY}", "1, null, null, 50, null, null, null, null"),
+    ("attempts, evidence", "1, '3'"),
+    ("attempts, evidence", """1, '[{"a": 1}]'"""),
+    ("attempts, stage", "1, -3"),
+    ("attempts, current_rate", "1, 'NaN'"),
+    ("attempts, current_rate, release_rate", "1, 0, 'infinity'"),
+    ("attempts, last_due_at", "1, 'infinity'"),
+    ("attempts, rate_state", """1, '"abc"'"""),
+    ("attempts, rate_state", """1, '{"bogus": 1}'"""),
+    ("attempts, rate_state", """1, '{"recent": "x"}'"""),
+    ("attempts, rate_state", """1, '{"grows_after": "2026-11-24T10:00:00"}'"""),
 ]
+UNREADABLE = 13
+# It can be read, and no step of it can run.
+FAILING = ("attempts, \"where\"", "1, '$.a ((('")
+BY_HAND.append(FAILING)
+# Sound by itself, but no such stage has begun.
+ASTRAY = ("attempts, stage", "1, 7")
+BY_HAND.append(ASTRAY)
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +131,10 @@ def test_the_command_line_lists_shows_and_withdraws_fixes_written_by_hand(
             ("withdraw", "--reason", "not sound"),
         ):
             ended = dlq("fixes", arguments[0], str(fix_id), *arguments[1:])
-            assert (ended.code, ended.err) == (0, ""), (fix_id, arguments)
+            if fix_id == BY_HAND.index(FAILING) + 2 and arguments[0] == "advance":
+                assert (ended.code, "would be rejected" in ended.err) == (4, True)
+            else:
+                assert (ended.code, ended.err) == (0, ""), (fix_id, arguments)
     assert {fix.status for fix in list_fixes(connection)} == {FixStatus.WITHDRAWN}
 
 
@@ -143,7 +163,7 @@ def test_the_sensor_still_advances_a_sound_fix(fixes: int) -> None:
     assert len(requests) > fixes / 2
 
 
-def test_a_fix_with_an_invalid_policy_is_shown_as_such_and_not_advanced(
+def test_a_fix_with_an_invalid_policy_is_shown_as_such_and_rejected_by_its_next_step(
     dlq: Run,  # noqa: F811
     connection: Connection,
     fixes: int,
@@ -151,13 +171,19 @@ def test_a_fix_with_an_invalid_policy_is_shown_as_such_and_not_advanced(
     listed = {fix["id"]: fix for fix in json.loads(dlq("fixes", "list", "--json").out)["fixes"]}
     slow = next(fix for fix in listed.values() if "1e-12" in str(fix["unreadable"]))
     assert slow["unreadable"] == "rate must be from 0.001 to 100000, not 1e-12"
-    assert dlq("fixes", "list").out.count("its policy is invalid") == 3
+    unreadable = {key for key, fix in listed.items() if fix["unreadable"]}
+    assert len(unreadable) == dlq("fixes", "list").out.count("its row cannot be used") == UNREADABLE
     shown = " ".join(dlq("fixes", "show", str(slow["id"])).out.split())
-    assert "invalid: rate must be from 0.001" in shown
-    assert json.loads(dlq("fixes", "advance", str(slow["id"]), "--json").out)["released"] == 0
+    assert "cannot be used: rate must be from 0.001" in shown
     due = list_due_fixes(connection, now=datetime.now(UTC), max_backlog=timedelta(1), limit=99)
-    assert due
-    assert not {fix.id for fix in due} & {key for key, fix in listed.items() if fix["unreadable"]}
+    assert {fix.id for fix in due} >= unreadable
+    for key in (*unreadable, BY_HAND.index(ASTRAY) + 2):
+        step = json.loads(dlq("fixes", "advance", str(key), "--json").out)
+        assert (step["released"], step["status"]) == (0, "rejected"), key
+        assert step["verdict"].startswith("the row of the fix cannot be used: ")
+    step = json.loads(dlq("fixes", "advance", str(BY_HAND.index(FAILING) + 2), "--json").out)
+    assert step["status"] == "rejected"
+    assert step["verdict"].startswith("it cannot be advanced: ")
     assert len(listed) == fixes
 
 

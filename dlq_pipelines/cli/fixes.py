@@ -66,7 +66,7 @@ IdOption = Annotated[
     list[str] | None, typer.Option("--id", help="Events with this id (repeatable).")
 ]
 _NO_VERDICT = "not decided yet"
-_INVALID = "its policy is invalid, see `dlq fixes show`"
+_INVALID = "its row cannot be used, see `dlq fixes show`"
 # Seconds that `advance` waits for an outcome that lets the next event of an aggregate follow.
 _IDLE_SECONDS = 1.0
 # Seconds after which it ends although outcomes arrive: a person waits for it.
@@ -639,7 +639,7 @@ def _summarize_fix(fix: "Fix", zone: "tzinfo") -> dict[str, Any]:
         "not before": fix.not_before,
         "expires": fix.expires_at,
         "ended": fix.closed_at,
-        "policy": f"invalid: {fix.unreadable}"
+        "policy": f"cannot be used: {fix.unreadable}"
         if fix.unreadable
         else policy
         and f"{policy.canary:,} events, then {policy.growth:g} times as many per stage, "

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
+
 from dlq_pipelines.audit import MAX_REASON_LENGTH, AuditContext, RunOptions, record_audit_entry
 from dlq_pipelines.causes.classify import extract_excerpt
 from dlq_pipelines.causes.fingerprint import compute_cause_id
@@ -51,7 +53,7 @@ from dlq_pipelines.retries.fixes import (
     get_fix,
     get_pace,
     get_stage_outcomes,
-    reject_endless_fix,
+    reject_fix,
 )
 from dlq_pipelines.retries.pace import (
     RateNews,
@@ -61,7 +63,7 @@ from dlq_pipelines.retries.pace import (
 )
 from dlq_pipelines.retries.recall import STOPPED, recall_released, recall_stopped_fix
 from dlq_pipelines.retries.settle import settle_outcomes, settle_page
-from dlq_pipelines.text import format_count
+from dlq_pipelines.text import format_count, sanitize_line
 from dlq_pipelines.validate import validate_positive
 
 # Failed events whose errors are read for the evidence, and pairs of errors that it shows.
@@ -75,6 +77,11 @@ _MAX_FOLLOWING = 285.0
 _MIN_PAUSE, _MAX_PAUSE = 0.002, 0.5
 # If a run that follows aggregates is killed, the sensor requests another after this time.
 _FOLLOWING_LEASE = timedelta(minutes=1)
+
+
+# Errors of a step that come from the fix itself. Others, such as a lost connection or a missing
+# right, say nothing about it.
+_DEFECTS = (psycopg.DataError, ArithmeticError, LookupError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -177,30 +184,57 @@ def advance_fix(
     its own that locks the fix and decides on what it finds. Outcomes are recorded before the fix is
     locked. Under its lock, a person who withdraws the fix would wait for a million outcomes.
 
+    A fix that cannot be advanced is rejected with the reason: if it failed forever, the sensor
+    would request runs for it forever.
+
     A dry run is one transaction that is rolled back, and waits for no outcome.
 
     Raises:
         NotFoundError: the fix does not exist.
+        RefusedError: the fix cannot be advanced, in a dry run.
     """
     with connection.transaction(force_rollback=True) if options.dry_run else nullcontext():
-        settled = _settle_own(connection, fix_id, audit=audit, terms=terms)
         follows = patience is not None and not options.dry_run
-        done = _advance(
-            connection,
-            fix_id,
-            settled,
-            audit=audit,
-            terms=terms,
-            follows=follows,
-            dry_run=options.dry_run,
-        )
-        if patience and follows:
-            done = _follow_aggregates(connection, done, audit=audit, terms=terms, patience=patience)
+        try:
+            settled = _settle_own(connection, fix_id, audit=audit, terms=terms)
+            done = _advance(
+                connection,
+                fix_id,
+                settled,
+                audit=audit,
+                terms=terms,
+                follows=follows,
+                dry_run=options.dry_run,
+            )
+            if patience and follows:
+                done = _follow_aggregates(
+                    connection, done, audit=audit, terms=terms, patience=patience
+                )
+        except _DEFECTS as error:
+            done = _reject_defect(connection, fix_id, error, audit=audit, options=options)
         if done.busy or done.fix.status not in STOPPED:
             return done
         reason = f"fix {fix_id} is {done.fix.status}: {done.fix.verdict or 'by a person'}"
         signed = replace(audit, reason=reason[:MAX_REASON_LENGTH])
         return replace(done, **vars(recall_released(connection, fix_id, audit=signed)))
+
+
+def _reject_defect(
+    connection: Connection,
+    fix_id: int,
+    error: Exception,
+    *,
+    audit: AuditContext,
+    options: RunOptions,
+) -> AdvanceResult:
+    """End a fix whose row, or what it selects, makes its step fail in the same way each time."""
+    verdict = f"it cannot be advanced: {sanitize_line(f'{type(error).__name__}: {error}', 500)}"
+    if options.dry_run:  # its transaction has failed
+        raise RefusedError(f"Fix {fix_id} would be rejected: {verdict}.", _SHOW_HINT.format(fix_id))
+    with connection.transaction():
+        fix, close = _lock_open_fix(connection, fix_id), CloseStep(FixStatus.REJECTED, verdict)
+        _close(connection, fix, close, audit=replace(audit, reason=verdict))
+    return AdvanceResult(get_fix(connection, fix_id), 0, 0, close)
 
 
 def advance_fix_on_request(
@@ -523,7 +557,10 @@ def _lock_fix(connection: Connection, fix_id: int, terms: FixTerms) -> Fix | Non
     row = connection.run("fix.lock", fix_id=fix_id).fetchone()
     if row is None:
         return None
-    if row["closed_at"] is None and (row["canary"] is None or row["expires_at"] is None):
+    fix = build_fix(row)
+    if fix.unreadable or fix.closed_at is not None:
+        return fix
+    if fix.policy is None or fix.expires_at is None:
         row = connection.fetch_one(
             "fix.adopt",
             fix_id=fix_id,
@@ -577,6 +614,9 @@ def _decide_at_pace(
     congested: str | None,
     pace: Pace,
 ) -> FixStep:
+    stages = get_stage_outcomes(connection, fix.id)
+    if rejected := reject_fix(connection, fix, stages):
+        return rejected
     if scan.ended and scan.locked:
         return WaitStep(f"other transactions hold {format_count(scan.locked, 'event')}")
     if scan.ended and (
@@ -585,11 +625,10 @@ def _decide_at_pace(
         return WaitStep(
             f"deaths from before the flag that may match it are not classified: {unclassified:,}"
         )
-    stage = get_stage_outcomes(connection, fix.id).get(fix.stage, StageOutcomes())
-    return reject_endless_fix(connection, fix) or decide_next_step(
+    return decide_next_step(
         fix,
         policy,
-        stage,
+        stages.get(fix.stage, StageOutcomes()),
         now=now,
         left=scan.left if scan.ended else None,
         congested=congested,
@@ -607,7 +646,7 @@ def _judge_rate(
     now: datetime,
 ) -> None:
     """Adjust the rate of a fix to what the worker achieved."""
-    if fix.status is not FixStatus.ACTIVE:
+    if fix.status is not FixStatus.ACTIVE or fix.unreadable:
         return
     row = connection.fetch_one("fix.pace", fix_id=fix.id, now=now)
     stages = get_stage_outcomes(connection, fix.id).values()

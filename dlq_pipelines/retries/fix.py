@@ -32,8 +32,8 @@ class FixStatus(StrEnum):
     HALTED = "halted"
     WITHDRAWN = "withdrawn"
     EXPIRED = "expired"
-    # No event was left to release, or it cannot end before it expires. The fix is not verified,
-    # because nothing was delivered, and not halted, because nothing failed.
+    # No event was left to release, it cannot end before it expires, or it cannot be advanced. The
+    # fix is not verified, because nothing was delivered, and not halted, because nothing failed.
     REJECTED = "rejected"
 
 
@@ -138,9 +138,8 @@ class Fix:
         stage: the last stage that began; 0: none.
         verdict: why the fix ended, or why its outcomes could not decide and it was paused.
         evidence: errors of a halted fix: objects with `events`, `outcome`, `before` and `after`.
-        unreadable: why the stored policy is invalid, such as a rate below the minimum that an
-            earlier release accepted. Such a fix is not advanced, and can be withdrawn; None: it is
-            valid.
+        unreadable: what no face accepts in the stored row, such as a rate that was written by hand;
+            the next step rejects such a fix. None: nothing.
         current_rate: events a second that the worker can take of it, by its outcomes; None: the
             rate of the policy.
         release_rate: the rate at which it released its last events, which is less while other fixes
@@ -340,8 +339,6 @@ def decide_next_step(  # noqa: PLR0911 - a table of decisions, one line each
 
 def _describe_hold(fix: Fix, now: datetime) -> str | None:
     """Say why a fix does not go on whatever its outcomes are; None: it may."""
-    if fix.unreadable:
-        return f"its policy is invalid: {fix.unreadable}; withdraw the fix"
     if fix.status is FixStatus.PAUSED:
         return f"paused: {fix.verdict}" if fix.verdict else "paused"
     if fix.not_before is not None and fix.not_before > now:

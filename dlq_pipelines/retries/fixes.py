@@ -1,16 +1,17 @@
 """Flags, previews, lists and reads fixes, and finds those that need a step."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta, tzinfo
+from math import inf
 from typing import Any
 
 import psycopg
 from psycopg.rows import DictRow
 
 from dlq_pipelines.audit import MAX_REASON_LENGTH, AuditContext, RunOptions
-from dlq_pipelines.day import parse_time
+from dlq_pipelines.day import AFTER_ALL_TIMES, parse_time
 from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.outbox.offers import require_offer
 from dlq_pipelines.outbox.selection import (
@@ -34,7 +35,7 @@ from dlq_pipelines.retries.fix import (
     WaitStep,
     decide_next_step,
 )
-from dlq_pipelines.retries.pace import compute_share
+from dlq_pipelines.retries.pace import compute_share, read_rate_state
 from dlq_pipelines.validate import (
     validate_aware,
     validate_not_blank,
@@ -44,6 +45,10 @@ from dlq_pipelines.validate import (
 
 _MAX_LINK_LENGTH, _MAX_OWNER_LENGTH = 2_000, 200
 _SHOWN_STAGES = 20
+# What each entry of the evidence has.
+_EVIDENCE = ("events", "outcome", "before", "after")
+# A due time written by hand may be infinite. The next one must not exceed what datetime can hold.
+_LAST_DUE_TIME = AFTER_ALL_TIMES - timedelta(days=1)
 # A preview does not wait longer for a figure that it can do without.
 _OVERTAKEN_TIMEOUT = "5s"
 
@@ -361,18 +366,8 @@ def list_due_fixes(
     While the worker is congested, fixes whose next step would release events are left out.
     """
     congested = describe_congestion(connection, now=now, max_backlog=max_backlog) is not None
-    found = [
-        build_fix(row)
-        for row in connection.run("fix.due", now=now, limit=limit, congested=congested)
-    ]
-    # A fix whose policy is invalid waits for a person; what was released before a stop is recalled.
-    return [
-        fix
-        for fix in found
-        if not fix.unreadable
-        or fix.closed_at is not None
-        or (fix.expires_at is not None and fix.expires_at <= now)
-    ]
+    rows = connection.run("fix.due", now=now, limit=limit, congested=congested)
+    return [build_fix(row) for row in rows]
 
 
 def measure_queue_lag(connection: Connection, *, now: datetime, most: float) -> tuple[float, float]:
@@ -398,13 +393,21 @@ def describe_congestion(
     return f"the worker is {seconds:.0f} s behind, at most {most:.0f} s are allowed"
 
 
-def reject_endless_fix(connection: Connection, fix: Fix) -> CloseStep | None:
-    """Return the end of an active fix that cannot end before it expires; None: it can.
+def reject_fix(
+    connection: Connection, fix: Fix, stages: Mapping[int, StageOutcomes]
+) -> CloseStep | None:
+    """Return the end of an open fix that cannot be advanced; None: it can.
 
-    Every face that takes a rate refuses such a fix. `dlq.flag_fix` and probes take none, so the
-    rate and the expiry of the installation are known at the first step only.
+    Either its row holds what no face accepts, or it cannot end before it expires. Every face that
+    takes a rate refuses the latter. `dlq.flag_fix` and probes take none, so the rate and the expiry
+    of the installation are known at the first step only.
     """
-    if fix.stage or fix.unreadable or fix.status is not FixStatus.ACTIVE:
+    defect, begun = fix.unreadable, max(stages, default=0)
+    if defect is None and begun != fix.stage:
+        defect = f"stage is {fix.stage}, and the last one that began is {begun}"
+    if defect is not None:
+        return CloseStep(FixStatus.REJECTED, f"the row of the fix cannot be used: {defect}")
+    if fix.stage or fix.status is not FixStatus.ACTIVE:
         return None
     row = connection.run("fix.explain_expiry", fix_id=fix.id).fetchone()
     return CloseStep(FixStatus.REJECTED, row["reason"]) if row and row["reason"] else None
@@ -435,10 +438,10 @@ def get_pace(
     that rate after the last one.
     """
     row = connection.fetch_one("fix.pace", fix_id=fix_id, now=now)
-    own = row["current_rate"] or policy.rate
+    own = _read_rate(row["current_rate"]) or policy.rate
     rate = compute_share(own, row["rates"], in_force=row["in_force"])
     last: datetime | None = row["last_due_at"]
-    due = now if last is None else max(now, last + timedelta(seconds=1 / rate))
+    due = now if last is None else max(now, min(last, _LAST_DUE_TIME) + timedelta(seconds=1 / rate))
     return Pace(due, terms.lookahead, rate)
 
 
@@ -455,7 +458,7 @@ def get_fix_progress(
         return FixProgress(fix, outcomes, fix.verdict or "")
     policy, stage = fix.policy or terms.policy, outcomes.get(fix.stage, StageOutcomes())
     congested = describe_congestion(connection, now=now, max_backlog=terms.max_backlog)
-    step = reject_endless_fix(connection, fix) or decide_next_step(
+    step = reject_fix(connection, fix, outcomes) or decide_next_step(
         fix,
         policy,
         stage,
@@ -492,6 +495,7 @@ def build_fix(row: DictRow) -> Fix:
             policy = RetryPolicy(**given)
         except ValueError as error:
             unreadable = str(error)
+    evidence = row["evidence"] if isinstance(row["evidence"], list) else [None]
     return Fix(
         id=row["id"],
         selection=Selection.from_row(row),
@@ -506,13 +510,39 @@ def build_fix(row: DictRow) -> Fix:
         stage=row["stage"],
         status=FixStatus(row["status"]),
         verdict=row["verdict"],
-        evidence=tuple(row["evidence"]),
+        evidence=tuple(pair for pair in evidence if _is_evidence(pair)),
         closed_at=row["closed_at"],
-        unreadable=unreadable,
-        current_rate=row["current_rate"],
-        release_rate=row["release_rate"],
+        unreadable=unreadable or _describe_defect(row, evidence),
+        current_rate=_read_rate(row["current_rate"]),
+        release_rate=_read_rate(row["release_rate"]),
         deployment=row["deployment"],
     )
+
+
+def _describe_defect(row: DictRow, evidence: list[Any]) -> str | None:
+    """Say which column of progress holds what no step writes; None: there is none."""
+    if row["stage"] < 0:
+        return f"stage must not be negative, and is {row['stage']}"
+    for name in ("current_rate", "release_rate"):
+        if row[name] is not None and _read_rate(row[name]) is None:
+            return f"{name} must be a finite number above 0, not {row[name]!r}"
+    if row["last_due_at"] is not None and row["last_due_at"] > _LAST_DUE_TIME:
+        return "last_due_at is infinity, or after the year 9999"
+    if not all(map(_is_evidence, evidence)):
+        return f"evidence must be a list of objects with {', '.join(_EVIDENCE)}"
+    try:
+        read_rate_state(row["rate_state"], 1.0)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _read_rate(stored: float | None) -> float | None:
+    return stored if stored is not None and 0 < stored < inf else None
+
+
+def _is_evidence(pair: object) -> bool:
+    return isinstance(pair, dict) and pair.keys() >= set(_EVIDENCE)
 
 
 def build_unknown_fix_error(fix_id: int) -> NotFoundError:

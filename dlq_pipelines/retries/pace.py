@@ -5,9 +5,11 @@ decrease (AIMD), as TCP does: bad news halves it, and good news adds a tenth of 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from math import inf
 from typing import Any
 
 from dlq_pipelines.retries.fix import MIN_RATE
@@ -21,6 +23,7 @@ _GROWTH = 0.1
 # Four halvings. A fix that fails more than that is halted by its stage, not slowed down further.
 _LOWEST_SHARE = 1 / 16
 _TIMES = ("ignored_until", "grows_after", "halved_due_at")
+_STORED = dict.fromkeys(("recent", "recent_failed", "outcomes", "failed", *_TIMES)).keys()
 
 
 @dataclass(frozen=True)
@@ -147,13 +150,39 @@ def compute_share(own: float, others: Sequence[float], *, in_force: float) -> fl
     return min(fair, max(compute_lowest_rate(own), capacity - in_force))
 
 
-def read_rate_state(stored: Mapping[str, Any] | None, rate: float) -> RateState:
-    """Read the state that `write_rate_state` wrote; None: the fix was not judged yet."""
-    given = dict(stored or {})
-    for name in _TIMES:
-        if given.get(name) is not None:
-            given[name] = datetime.fromisoformat(given[name])
-    return RateState(**{**given, "rate": rate})
+def read_rate_state(stored: object, rate: float) -> RateState:
+    """Read the state that `write_rate_state` wrote; None: the fix was not judged yet.
+
+    Raises:
+        ValueError: `write_rate_state` writes no such value; it was written by hand.
+    """
+    if stored is None:
+        return RateState(rate)
+    if not isinstance(stored, dict) or not stored.keys() <= _STORED:
+        raise ValueError(f"rate_state must be an object with fields among {', '.join(_STORED)}")
+    return RateState(
+        rate,
+        **{
+            name: _read_time(name, value) if name in _TIMES else _read_count(name, value)
+            for name, value in stored.items()
+        },
+    )
+
+
+def _read_time(name: str, value: object) -> datetime | None:
+    if value is None:
+        return None
+    with suppress(ValueError, TypeError):
+        time = datetime.fromisoformat(value)  # type: ignore[arg-type]
+        if time.tzinfo is not None:
+            return time
+    raise ValueError(f"rate_state: {name} must be a time with a time zone or null, not {value!r}")
+
+
+def _read_count(name: str, value: object) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < inf:
+        raise ValueError(f"rate_state: {name} must be a number from 0, not {value!r}")
+    return value
 
 
 def write_rate_state(state: RateState) -> str:

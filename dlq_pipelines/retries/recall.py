@@ -25,7 +25,10 @@ from dlq_pipelines.retries.fix import FixStatus, StoppedFix
 from dlq_pipelines.retries.fixes import build_fix, build_unknown_fix_error, get_fix
 
 # The states in which a fix releases nothing, and what it released is recalled.
-STOPPED = (FixStatus.PAUSED, FixStatus.HALTED, FixStatus.WITHDRAWN, FixStatus.EXPIRED)
+STOPPED = (
+    *(FixStatus.PAUSED, FixStatus.HALTED, FixStatus.WITHDRAWN),
+    *(FixStatus.EXPIRED, FixStatus.REJECTED),
+)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from dlq_pipelines.retries.fixes import (
     preview_fix,
     validate_note,
 )
-from dlq_pipelines.retries.recall import recall_fix
+from dlq_pipelines.retries.recall import STOPPED, recall_fix
 from dlq_pipelines.retries.timeline import read_fix_timeline
 from dlq_pipelines.web.visit import (
     PageAnswer,
@@ -66,8 +66,6 @@ class FixAction:
     run: Callable[..., object]
 
 
-# A verified fix has released nothing that has no outcome, and a rejected one nothing at all.
-_STOPPED = frozenset({FixStatus.HALTED, FixStatus.WITHDRAWN, FixStatus.EXPIRED})
 ACTIONS = {
     action.name: action
     for action in (
@@ -101,7 +99,7 @@ ACTIONS = {
             "Released events that no worker has taken are dead again. Pause, withdraw and a halt "
             "do this by themselves; this completes what was interrupted.",
             "What no worker had taken is recalled.",
-            frozenset({FixStatus.PAUSED, *_STOPPED}),
+            frozenset(STOPPED),  # a verified fix has released nothing that has no outcome
             recall_fix,
         ),
     )

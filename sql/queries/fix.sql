@@ -117,7 +117,10 @@ from :"dlq_schema".outbox where waiting and due_at > '-infinity'
 -- not: ten events or more of a type count if they fell due after the last one of their type that
 -- was taken. Fewer may be rows that no worker can take.
 --
--- Reads at most 200 rows of each kind and 1,000 due events, each by an index.
+-- An event whose retry has timed out is stuck by definition, however many of them there are: those of
+-- one fix must not stop another one.
+--
+-- Reads at most 200 rows of each kind and 2,000 due events, each by an index.
 with evidence as materialized (
     (select o.event_type, o.created_at as due_at
      from (
@@ -142,21 +145,31 @@ with evidence as materialized (
 ), seen as materialized (
     select coalesce(min(until), '-infinity') as since, coalesce(max(until), '-infinity') as until
     from taken
+), waiting as materialized (
+    select w.event_type, w.due_at
+    from (
+        (select o.id, o.created_at, o.event_type, o.due_at from :"dlq_schema".outbox o
+         where o.waiting and o.due_at <= %(now)s and o.due_at > (select since from seen)
+         order by o.due_at limit 1000)
+        union
+        (select o.id, o.created_at, o.event_type, o.due_at from :"dlq_schema".outbox o
+         where o.waiting and o.due_at <= %(now)s and o.due_at > (select until from seen)
+         order by o.due_at limit 1000)) w
+    left join lateral (
+        select r.outcome from :"dlq_schema".retry r
+        where r.event_id = w.id and r.event_created_at is not distinct from w.created_at
+        order by r.death_id desc limit 1) last on true
+    where last.outcome is distinct from 'timed_out'
 )
 select extract(epoch from %(now)s::timestamptz - min(due_at))::float8 as seconds
 from (
     (select min(w.due_at) as due_at
-     from (
-        select o.event_type, o.due_at from :"dlq_schema".outbox o
-        where o.waiting and o.due_at <= %(now)s and o.due_at > (select since from seen)
-        order by o.due_at limit 1000) w
+     from waiting w
      join taken using (event_type)
      where w.due_at > taken.until
      group by w.event_type having count(*) >= 10)
     union all
-    (select o.due_at from :"dlq_schema".outbox o
-     where o.waiting and o.due_at <= %(now)s and o.due_at > (select until from seen)
-     order by o.due_at limit 1)
+    (select min(w.due_at) from waiting w where w.due_at > (select until from seen))
 ) not_passed_over
 
 -- name: due
@@ -176,15 +189,14 @@ with candidate as (
     where f.closed_at is null
     union all
     select f.* from :"dlq_schema".fix f
-    where f.status in ('halted', 'withdrawn', 'expired')
+    where f.status in ('halted', 'withdrawn', 'expired', 'rejected')
         and f.closed_at > %(now)s::timestamptz - interval '1 day'
 )
 select f.* from candidate f
 where f.closed_at is null and (
     f.expires_at is null or f.expires_at <= %(now)s
     or f.status = 'active' and coalesce(f.not_before, '-infinity') <= %(now)s
-        -- An earlier release accepted any rate above 0; such a fix is not advanced.
-        and (f.rate is null or f.rate between 0.001 and 100000) and (
+        and (
         not %(congested)s and case
             when f.refill_at is null then not exists (
                 select from :"dlq_schema".retry r where r.fix_id = f.id and r.outcome is null)
@@ -254,11 +266,15 @@ where f.id = %(fix_id)s and num_nonnulls(f.cause_id, f.detail) > 0
 -- name: pace
 -- How fast a fix releases events, and the rates of the other fixes that release events: one of
 -- theirs fell due within the last minute, or is due later.
+--
+-- A rate that was written by hand may be no number. It must not decide those of others.
 select f.last_due_at, f.current_rate, f.rate_state, others.rates, others.in_force
 from :"dlq_schema".fix f
 cross join (
-    select coalesce(array_agg(coalesce(o.current_rate, o.rate)), '{}') as rates,
-        coalesce(sum(o.release_rate), 0) as in_force
+    select coalesce(
+            array_agg(case when o.current_rate < 'infinity' then o.current_rate else o.rate end),
+            '{}') as rates,
+        coalesce(sum(o.release_rate) filter (where o.release_rate < 'infinity'), 0) as in_force
     from :"dlq_schema".fix o
     where o.closed_at is null
         and o.status = 'active'
@@ -451,15 +467,7 @@ order by r.event_id desc limit %(limit)s
 -- none.
 select fix_id, stage
 from :"dlq_schema".fix_stage s
-left join (
-    select fix_id,
-        stage,
-        sum(purged) as purged,
-        jsonb_object_agg(outcome, events - purged) filter (where events > purged) as outcomes
-    from :"dlq_schema".fix_outcome
-    group by fix_id, stage
-) counted using (fix_id, stage)
-left join (
+full join (
     select fix_id,
         stage,
         sum(events) as released,
@@ -476,6 +484,14 @@ left join (
         group by fix_id, stage) r
     group by fix_id, stage
 ) ledger using (fix_id, stage)
+left join (
+    select fix_id,
+        stage,
+        sum(purged) as purged,
+        jsonb_object_agg(outcome, events - purged) filter (where events > purged) as outcomes
+    from :"dlq_schema".fix_outcome
+    group by fix_id, stage
+) counted using (fix_id, stage)
 where (s.released, counted.outcomes)
     is distinct from (coalesce(ledger.released, 0) + coalesce(counted.purged, 0), ledger.outcomes)
 order by fix_id, stage

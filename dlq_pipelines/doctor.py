@@ -30,12 +30,12 @@ from dlq_pipelines.outbox.install import (
     run_mapping_checks,
 )
 from dlq_pipelines.outbox.preflight import check_session, check_table
+from dlq_pipelines.outbox.queue import STUCK_AFTER, list_stuck_events, measure_queue_lag
 from dlq_pipelines.outbox.shape import list_added_columns
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import require_current
-from dlq_pipelines.retries.fixes import measure_queue_lag
 from dlq_pipelines.settings import Settings
-from dlq_pipelines.text import format_count
+from dlq_pipelines.text import format_count, format_duration, sanitize_line
 
 # A larger difference gives retries and fixes wrong times.
 _CLOCK_SECONDS = 2.0
@@ -264,7 +264,7 @@ def _check_clock(connection: Connection, *_: object) -> CheckResult:
 
 def _check_backlog(connection: Connection, settings: Settings, now: datetime) -> CheckResult:
     most = settings.max_backlog_seconds
-    lag, oldest = measure_queue_lag(connection, now=now, most=most)
+    lag, _ = measure_queue_lag(connection, now=now, most=most)
     if lag > most:
         found = f"the worker is {lag:,.0f} s behind"
         return CheckResult("backlog", False, found, "start the worker, or more of them")
@@ -274,9 +274,25 @@ def _check_backlog(connection: Connection, settings: Settings, now: datetime) ->
         found = f"not classified yet: {deaths}, the oldest {seconds:,.0f} s ago"
         return CheckResult("backlog", False, found, "dlq causes classify")
     found = f"the worker is {max(lag, 0):,.0f} s behind; not classified yet: {deaths}"
-    if oldest > most:
-        found += f"; an event waits for {oldest:,.0f} s, and later ones were taken"
     return CheckResult("backlog", True, found)
+
+
+def _check_stuck_events(connection: Connection, settings: Settings, now: datetime) -> CheckResult:
+    """Find events that no worker takes. They stop no fix, so nothing else would show them."""
+    stuck = list_stuck_events(connection, now=now)
+    if not stuck:
+        found = f"no event is passed over for more than {format_duration(STUCK_AFTER)}"
+        return CheckResult("stuck events", True, found)
+    first = stuck[0]
+    types = ", ".join(sanitize_line(item.event_type or "no type", 60) for item in stuck[:3])
+    events = format_count(sum(item.events for item in stuck), "event")
+    found = (
+        f"no worker takes {events} of {types}{', ...' if stuck[3:] else ''}, although later events "
+        f"were taken; the oldest, {first.event_id}, is due since "
+        f"{format_time(convert_to_zone(first.due_at, settings.zone))}"
+    )
+    remedy = "start a worker that takes them, or mark them in the outbox as your application does"
+    return CheckResult("stuck events", False, found, remedy)
 
 
 def _check_reconciliation(connection: Connection, settings: Settings, now: datetime) -> CheckResult:
@@ -394,6 +410,7 @@ _DATABASE_CHECKS: dict[str, Callable[[Connection, Settings, datetime], CheckResu
     "rights": _check_rights,
     "clock": _check_clock,
     "backlog": _check_backlog,
+    "stuck events": _check_stuck_events,
     "exports": _check_exports,
     "reconciliation": _check_reconciliation,
     "error texts": _check_error_texts,

@@ -61,7 +61,7 @@ BY_HAND = [
 ]
 UNREADABLE = 13
 # It can be read, and no step of it can run.
-FAILING = ("attempts, \"where\"", "1, '$.a ((('")
+FAILING = ('attempts, "where"', "1, '$.a ((('")
 BY_HAND.append(FAILING)
 # Sound by itself, but no such stage has begun.
 ASTRAY = ("attempts, stage", "1, 7")

@@ -8,11 +8,11 @@ computing them again takes too long.
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg.rows import DictRow
@@ -37,9 +37,11 @@ from dlq_pipelines.causes.counts import LABELS
 from dlq_pipelines.causes.escalation import DAYS_COMPARED, MIN_DEATHS, is_escalating
 from dlq_pipelines.day import compute_midnight
 from dlq_pipelines.deployments import Deployment
+from dlq_pipelines.outbox.queue import list_stuck_events
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.text import RedactTexts
 
+_Row = TypeVar("_Row")
 _log = logging.getLogger("dlq.alerts")
 # Timeout of each statement. All together stay below the 60 seconds of a sensor tick.
 _STATEMENT_TIMEOUT = "3s"
@@ -162,6 +164,7 @@ def _read_lists(
                 "healed", "alert.healed", since=now - _HEALED, muted=muted, limit=limit
             )
         ),
+        stuck=tuple(reader.read("stuck", list_stuck_events, now=now)),
         failed_checks=_build_failed_checks(
             reader.read_list("check", "alert.failed_checks", limit=limit)
         ),
@@ -180,9 +183,16 @@ class _FigureReader:
         self.cut: set[str] = set()
 
     def read_rows(self, rule: str, statement: str, **values: object) -> list[DictRow]:
+        def run(connection: Connection) -> list[DictRow]:
+            return connection.run(statement, **values).fetchall()
+
+        return self.read(rule, run)
+
+    def read(self, rule: str, read: Callable[..., list[_Row]], **values: object) -> list[_Row]:
+        """Read with a function that takes the connection."""
         try:
             with self._connection.transaction():
-                return self._connection.run(statement, **values).fetchall()
+                return read(self._connection, **values)
         except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable):
             _log.warning("Alert rule %s timed out.", rule)
             self.timed_out.add(rule)

@@ -14,7 +14,8 @@ from statistics import median
 from dlq_pipelines.alerts.checks import CHECK_DESCRIPTIONS, CHECKS_WITH_OWN_RULE
 from dlq_pipelines.causes.escalation import compute_escalation_limit, is_above_limit
 from dlq_pipelines.links import NO_LINKS, Links
-from dlq_pipelines.text import format_count, sanitize_line
+from dlq_pipelines.outbox.queue import StuckEvents
+from dlq_pipelines.text import format_count, format_duration, sanitize_line
 
 # Most rows that a figure counts. A figure that reaches it is a lower bound.
 LOOKBACK = 100_000
@@ -187,6 +188,7 @@ class AlertFigures:
             their baseline is that of `other`.
         began: since when deaths are recorded.
         parked: number of parked events.
+        stuck: events that no worker takes, by type.
         purged_soon: number of archived events that the purge deletes within seven days, at most
             `LOOKBACK`.
         muted: muted causes, which the other figures exclude.
@@ -208,6 +210,7 @@ class AlertFigures:
     halted: Sequence[HaltedFix] = ()
     healed: Sequence[HealedCause] = ()
     parked: int = 0
+    stuck: Sequence[StuckEvents] = ()
     purged_soon: int = 0
     failed_checks: Sequence[FailedCheck] = ()
     failed_jobs: Sequence[FailedJob] = ()
@@ -263,6 +266,15 @@ ALERT_RULES = {
         "an event is dead for longer than `DLQ_ALERT_OLDEST_HOURS`",
         (Severity.WARNING,),
         "no event is dead for that long",
+    ),
+    "stuck": AlertRule(
+        "stuck:EVENT_TYPE",
+        "an event has been due for more than an hour although later ones were taken: no worker "
+        "takes its type, or none can take it",
+        (Severity.WARNING,),
+        "no event of the type waits for that long",
+        "its own",
+        NEVER,
     ),
     "purge_ahead": AlertRule(
         "purge_ahead",
@@ -411,6 +423,7 @@ def evaluate_rules(
         *_find_causes(figures),
         *_find_escalating_causes(figures),
         *_find_fixes(figures),
+        *_find_stuck_events(figures),
         *_find_failures(figures),
     ]
     return sorted(
@@ -619,6 +632,22 @@ def _find_fixes(figures: AlertFigures) -> Iterator[Finding]:
             f"{_format_figure(figures.parked)} events are parked: they died again after the "
             "maximum of retries",
             "`dlq fixes parked` lists them; only a person releases them.",
+        )
+
+
+def _find_stuck_events(figures: AlertFigures) -> Iterator[Finding]:
+    for stuck in figures.stuck:
+        event_type = sanitize_line(stuck.event_type or "no type", 100)
+        age = format_duration(figures.now - stuck.due_at)
+        yield _build_finding(
+            "stuck",
+            Severity.WARNING,
+            f"No worker takes {format_count(stuck.events, 'event')} of {event_type}, the oldest "
+            f"for {age}, although later events were taken",
+            f"Start a worker that takes the type; event {stuck.event_id} fell due first. Fixes of "
+            "other events do not wait for these. `dlq doctor` shows all types.",
+            of=stuck.event_type,
+            event_type=stuck.event_type,
         )
 
 

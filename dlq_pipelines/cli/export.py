@@ -120,25 +120,42 @@ def _open_output(output: str, format: DownloadFormat) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
+    if not output.strip():
+        raise ValueError("The name of the output is empty: pass --output FILE, or - for a pipe.")
     if _is_stream(output):
-        with Path(output).open("wb") as stream:
-            yield stream
+        try:
+            with Path(output).open("wb") as stream:
+                yield stream
+        except OSError as error:  # a full device names no file
+            raise OSError(error.errno, error.strerror, error.filename or output) from None
         return
     place = Path(output).resolve()  # a symbolic link stays, and its target gets the new file
     unfinished = place.with_name(f".{place.name}-{os.getpid()}")
     try:
         with unfinished.open("xb") as file:
+            _copy_rights(place, file)
             yield file
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(place)
     except OSError as error:
-        if error.filename != str(unfinished):
+        if error.filename not in {str(unfinished), None}:
             raise
         raise OSError(error.errno, error.strerror, output) from None  # the name that the user gave
     finally:
         with suppress(OSError):  # it was renamed or never created
             unfinished.unlink()
+
+
+def _copy_rights(place: Path, file: BinaryIO) -> None:
+    """Give the new file the owner and the mode of the one that it replaces: it has payloads."""
+    try:
+        old = place.stat()
+    except FileNotFoundError:
+        return
+    with suppress(PermissionError):  # only root gives a file away
+        os.fchown(file.fileno(), old.st_uid, old.st_gid)
+    os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
 
 
 def _is_stream(output: str) -> bool:

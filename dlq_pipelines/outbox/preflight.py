@@ -143,8 +143,7 @@ def build_missing_check(schema: str, table: str) -> PreflightCheck:
         "table",
         "refused",
         f"There is no outbox table {schema}.{table} in this database.",
-        "Set DLQ_OUTBOX_MAPPING, or DLQ_OUTBOX_SCHEMA and DLQ_OUTBOX_TABLE, and run "
-        "`dlq migrate` again.",
+        "Set DLQ_OUTBOX_MAPPING, or DLQ_OUTBOX_SCHEMA and DLQ_OUTBOX_TABLE.",
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from dlq_pipelines.outbox import BATCH
 from dlq_pipelines.outbox.selection import Selection
+from dlq_pipelines.text import format_count
 
 RetryOrder = Literal["aggregate", "none"]
 # A canary is released in one batch.
@@ -319,15 +320,15 @@ def decide_next_step(  # noqa: PLR0911 - a table of decisions, one line each
     if not can_stage_pass(stage, policy.min_success, more=room):
         return _decide_failed_stage(fix, policy, stage, more=room)
     if room <= 0 and stage.waiting:
-        return WaitStep(f"{stage.waiting} events of stage {fix.stage} have no outcome yet")
+        return WaitStep(_describe_waiting(fix, stage))
     if left is not None:
         return _decide_last_step(fix, stage, left)
     if congested:
         return WaitStep(congested, until=now)
     if room > 0 and stage.waiting and not can_stage_pass(stage, policy.min_success):
         return WaitStep(
-            f"{stage.failed} of {stage.tried} events failed so far in stage {fix.stage}; it "
-            f"continues once the other {stage.waiting} have an outcome"
+            f"{stage.failed:,} of {format_count(stage.tried, 'event')} failed so far in stage "
+            f"{fix.stage}; it continues once the other {stage.waiting} have an outcome"
         )
     pace = pace or Pace(now)
     most = pace.count_due(pace.rate or policy.rate, now=now)
@@ -346,12 +347,17 @@ def _describe_hold(fix: Fix, now: datetime) -> str | None:
     return None
 
 
+def _describe_waiting(fix: Fix, stage: StageOutcomes) -> str:
+    has = "has" if stage.waiting == 1 else "have"
+    return f"{format_count(stage.waiting, 'event')} of stage {fix.stage} {has} no outcome yet"
+
+
 def _wait_for_due_time(fix: Fix, stage: StageOutcomes, pace: Pace) -> WaitStep:
     """Wait until half of the look-ahead has passed, so that a late run delays no event."""
     return WaitStep(
         f"the next event falls due at {pace.next_due:%Y-%m-%d %H:%M:%S} UTC, and no event is "
         f"released more than {pace.lookahead.total_seconds():.0f} s ahead; "
-        f"{stage.waiting} events of stage {fix.stage} have no outcome yet",
+        f"{_describe_waiting(fix, stage)}",
         until=pace.next_due - pace.lookahead / 2,
     )
 
@@ -360,8 +366,8 @@ def _decide_last_step(fix: Fix, stage: StageOutcomes, left: Remaining) -> FixSte
     """Decide the next step of a fix that cannot release any event now."""
     if left.waiting:
         return WaitStep(
-            f"{left.waiting} events wait for an earlier event of their aggregate, "
-            "which was retried without this fix"
+            f"{format_count(left.waiting, 'event')} must follow an earlier event of the same "
+            "aggregate, which was retried without this fix"
         )
     status, verdict = FixStatus.VERIFIED, f"every stage passed; the last was stage {fix.stage}"
     if fix.stage == 0 or (fix.stage == 1 and stage.tried == 0):

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta, tzinfo
 from math import inf
-from typing import Any
+from typing import Any, TypeGuard
 
 import psycopg
 from psycopg.rows import DictRow
@@ -14,6 +14,7 @@ from dlq_pipelines.audit import MAX_REASON_LENGTH, AuditContext, RunOptions
 from dlq_pipelines.day import AFTER_ALL_TIMES, parse_time
 from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.outbox.offers import require_offer
+from dlq_pipelines.outbox.queue import measure_queue_lag
 from dlq_pipelines.outbox.selection import (
     Selection,
     build_selection_parameters,
@@ -36,6 +37,7 @@ from dlq_pipelines.retries.fix import (
     decide_next_step,
 )
 from dlq_pipelines.retries.pace import compute_share, read_rate_state
+from dlq_pipelines.text import format_count
 from dlq_pipelines.validate import (
     validate_aware,
     validate_not_blank,
@@ -370,18 +372,6 @@ def list_due_fixes(
     return [build_fix(row) for row in rows]
 
 
-def measure_queue_lag(connection: Connection, *, now: datetime, most: float) -> tuple[float, float]:
-    """Return the queue lag and the time for which the oldest due event waits, in seconds.
-
-    The two differ if workers pass that event over. Only if it waits for more than `most` seconds
-    is that looked up.
-    """
-    oldest = connection.fetch_one("fix.oldest_due", now=now)["seconds"] or 0.0
-    if oldest <= most:
-        return oldest, oldest
-    return connection.fetch_one("fix.queue_lag", now=now)["seconds"] or 0.0, oldest
-
-
 def describe_congestion(
     connection: Connection, *, now: datetime, max_backlog: timedelta
 ) -> str | None:
@@ -479,7 +469,8 @@ def get_fix_progress(
             return FixProgress(
                 fix,
                 outcomes,
-                f"releases up to {room:,} events in stage {number}, or ends if none is left",
+                f"releases up to {format_count(room, 'event')} in stage {number}, or ends if none "
+                "is left",
             )
 
 
@@ -541,7 +532,7 @@ def _read_rate(stored: float | None) -> float | None:
     return stored if stored is not None and 0 < stored < inf else None
 
 
-def _is_evidence(pair: object) -> bool:
+def _is_evidence(pair: object) -> TypeGuard[dict[str, Any]]:
     return isinstance(pair, dict) and pair.keys() >= set(_EVIDENCE)
 
 

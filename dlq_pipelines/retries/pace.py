@@ -160,13 +160,11 @@ def read_rate_state(stored: object, rate: float) -> RateState:
         return RateState(rate)
     if not isinstance(stored, dict) or not stored.keys() <= _STORED:
         raise ValueError(f"rate_state must be an object with fields among {', '.join(_STORED)}")
-    return RateState(
-        rate,
-        **{
-            name: _read_time(name, value) if name in _TIMES else _read_count(name, value)
-            for name, value in stored.items()
-        },
-    )
+    values: dict[str, Any] = {
+        name: _read_time(name, value) if name in _TIMES else _read_count(name, value)
+        for name, value in stored.items()
+    }
+    return RateState(rate, **values)
 
 
 def _read_time(name: str, value: object) -> datetime | None:

@@ -32,6 +32,7 @@ from dlq_pipelines.retries.probe import (
     decide_probe_step,
 )
 from dlq_pipelines.retries.settle import settle_outcomes
+from dlq_pipelines.text import format_count
 from dlq_pipelines.validate import parse_event_id
 
 ACTOR = "probe"
@@ -91,12 +92,12 @@ class ProbeSummary:
         if not self.is_on:
             reason = "by a person" if self.is_overridden else "DLQ_PROBES"
             off = f"off ({reason})" if self.is_transient else "off: not a transient cause"
-            return f"{off}, {self.tries} tries" if self.tries else off
+            return f"{off}, {format_count(self.tries, 'try', 'tries')}" if self.tries else off
         if self.event_id is not None:
             return f"on, try {self.tries}: event {self.event_id} is released"
         if self.next_at is None:
             return f"on, try {self.tries} was delivered: fix {self.fix_id}"
-        tries = f"{self.tries} tries, " if self.tries else ""
+        tries = f"{format_count(self.tries, 'try', 'tries')}, " if self.tries else ""
         return f"on, {tries}the next not before {format_time(self.next_at)}"
 
 

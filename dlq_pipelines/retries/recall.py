@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlq_pipelines.audit import AuditContext, RunOptions, record_audit_entry
-from dlq_pipelines.errors import RefusedError
+from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.outbox import BATCH
 from dlq_pipelines.outbox.batches import (
     FIRST_CURSOR,
@@ -115,20 +115,35 @@ def recall_retries(
         options: how the change runs.
 
     Raises:
-        NotFoundError: the cause does not exist.
+        NotFoundError: the cause does not exist, or none of the named events was ever retried by a
+            person.
         RefusedError: the mapping of the outbox sets no due time that a worker waits for.
     """
     require_offer(connection, "pace")
     where = build_selection_parameters(connection, selection, before=None)
     if selection.all:
         where["selection"] = None
-    return _recall(
+
+    def lock_others() -> bool:
+        connection.run("recall.lock")
+        return True
+
+    done = _recall(
         connection,
         where | {"fix_id": None},
         summarize_selection(selection),
         audit=audit,
         options=options,
+        permit=lock_others,
     )
+    if selection.names_only and done == RecallResult(0, 0):
+        ids = [str(id_) for id_ in selection.event_ids or ()]
+        if not connection.fetch_one("recall.is_known", event_ids=ids)["found"]:
+            raise NotFoundError(
+                "None of these events was ever retried by a person.",
+                "`dlq dead-events show ID` shows the life of an event.",
+            )
+    return done
 
 
 def _recall(
@@ -138,7 +153,7 @@ def _recall(
     *,
     audit: AuditContext,
     options: RunOptions,
-    permit: Callable[[], bool] = lambda: True,
+    permit: Callable[[], bool],
 ) -> RecallResult:
     """Recall batch by batch; a dry run is one transaction that is rolled back."""
     cursor, recalled = FIRST_CURSOR, 0

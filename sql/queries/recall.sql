@@ -32,6 +32,11 @@ select (select count(*) from recalled) as recalled,
     (array_agg(death_id order by due_at desc, death_id desc))[1] as last_id
 from page
 
+-- name: lock
+-- Until the transaction ends, no other recall of what people retried takes a batch. Otherwise the
+-- rows that one of two recalls holds would look to the other as if a worker held them.
+select pg_advisory_xact_lock(hashtextextended(:'dlq_schema' || ' recall', 0))
+
 -- name: count_with_worker
 -- Counts released events of a fix, or those that people retried, that the worker still has.
 select count(*) as events
@@ -61,3 +66,13 @@ update :"dlq_schema".fix f
 set last_due_at = greatest(least(f.last_due_at, %(now)s::timestamptz), (
     select max(r.due_at) from :"dlq_schema".retry r where r.fix_id = f.id and r.outcome is null))
 where f.id = %(fix_id)s
+
+-- name: is_known
+-- Whether a person retried one of these events without a fix, and may have recalled it.
+select exists (
+    select from :"dlq_schema".retry r
+    where r.event_id = any(:"dlq_schema".event_ids(%(event_ids)s::text[])) and r.fix_id is null
+) or exists (
+    select from :"dlq_schema".recalled r
+    where r.event_id = any(:"dlq_schema".event_ids(%(event_ids)s::text[])) and r.fix_id is null
+) as found

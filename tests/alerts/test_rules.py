@@ -28,6 +28,7 @@ from dlq_pipelines.alerts.rules import (
     evaluate_rules,
 )
 from dlq_pipelines.links import Links
+from dlq_pipelines.outbox.queue import StuckEvents
 
 NOW = datetime(2026, 11, 24, 18, 30, tzinfo=UTC)
 COOLDOWN = timedelta(hours=4)
@@ -50,6 +51,9 @@ FIRING = {
     "halted:7": replace(QUIET, halted=[HaltedFix(7, "fixed", "3 of 10 died again", None)]),
     "healed:8": replace(QUIET, healed=[HealedCause(8, "v2-1", 39, "team-pay")]),
     "parked": replace(QUIET, parked=1),
+    "stuck:nobody.takes.it": replace(
+        QUIET, stuck=[StuckEvents("nobody.takes.it", 3, 17, NOW - timedelta(hours=3))]
+    ),
     "purge_ahead": replace(QUIET, purged_soon=LOOKBACK),
     "check:no_event_is_missing": replace(
         QUIET,
@@ -127,6 +131,7 @@ def test_a_finding_links_to_what_it_is_about() -> None:
         "halted:7": "https://dlq.example.com/fixes/7",
         "healed:8": "https://dlq.example.com/fixes/8",
         "parked": "https://dlq.example.com/parked",
+        "stuck:nobody.takes.it": None,
         "purge_ahead": None,
         "check:no_event_is_missing": None,
         "job:export_day": "https://dagster.example.com/runs/run",

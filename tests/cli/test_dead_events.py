@@ -409,6 +409,11 @@ def test_recall_makes_retried_events_dead_again(dlq: Run, connection: Connection
     done = read_json(dlq(*command, "--actor", "eve", "--json"))
     assert done == {"recalled": 4, "with_worker": 1, "dry_run": False}
     assert read_words(dlq(*command)).startswith("Recalled 0 events; 1 is with the worker.")
+    again = dlq("dead-events", "recall", "3", "--reason", "stop")
+    assert read_words(again).startswith("Recalled 0 events; 0 are with the worker.")
+    unknown = dlq("dead-events", "recall", "999", "--reason", "stop")
+    assert unknown.code == 3
+    assert "None of these events was ever retried by a person." in unknown.err
     assert len(_pending(connection)) == 1
     assert "recalled by eve: stop" in read_words(dlq("dead-events", "show", "5"))
     ended = dlq("dead-events", "recall", "--reason", "x")

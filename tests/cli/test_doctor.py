@@ -36,6 +36,7 @@ CHECKS = [
     "rights",
     "clock",
     "backlog",
+    "stuck events",
     "exports",
     "reconciliation",
     "error texts",
@@ -81,6 +82,27 @@ def _run_doctor(dlq: Run) -> tuple[int, dict[str, dict[str, Any]]]:
     assert (ended.code == 1) == any(check["ok"] is False for check in found.values())
     assert all(bool(check["remedy"]) == (check["ok"] is False) for check in found.values())
     return ended.code, found
+
+
+def test_events_that_no_worker_takes_are_named(dlq: Run, connection: Connection) -> None:
+    """The worker is not behind: it takes others that fell due later."""
+    assert _run_doctor(dlq)[1]["stuck events"]["ok"] is True
+    add_events(connection, 3, event_type="nobody.takes.it")
+    connection.execute("update outbox_event set next_run_at = '2026-03-20T09:00Z'")
+    add_events(connection, 1)
+    connection.execute(
+        "update outbox_event set status = 'done', created_at = now() - interval '1 min'"
+        " where event_type <> 'nobody.takes.it'"
+    )
+    found = _run_doctor(dlq)[1]
+    assert found["backlog"]["ok"] is True
+    stuck = found["stuck events"]
+    assert stuck["ok"] is False
+    assert stuck["found"] == (
+        "no worker takes 3 events of nobody.takes.it, although later events were taken; the "
+        "oldest, 1, is due since 2026-03-20 09:00:00+00"
+    )
+    assert "start a worker" in stuck["remedy"]
 
 
 def _check(name: str) -> CheckResult:

@@ -229,6 +229,34 @@ def test_only_a_regular_file_is_replaced(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root creates device nodes")
+def test_a_file_that_is_replaced_keeps_its_owner_and_mode(run: Run, tmp_path: Path) -> None:
+    """It has payloads: nobody may read them who could not read the old ones."""
+    old = tmp_path / "deaths.json"
+    old.write_text("old")
+    old.chmod(0o600)
+    if os.geteuid() == 0:
+        os.chown(old, 12, 34)
+    owner = (old.stat().st_uid, old.stat().st_gid)
+    assert run("--format", "json", "--output", str(old)).returncode == 0
+    assert old.read_text() != "old"
+    assert stat.S_IMODE(old.stat().st_mode) == 0o600
+    assert (old.stat().st_uid, old.stat().st_gid) == owner
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("", "The name of the output is empty"),
+        (" ", "The name of the output is empty"),
+        ("/dev/full", "Cannot use '/dev/full': No space left on device"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_named(run: Run, output: str, message: str) -> None:
+    ended = run("--format", "json", "--output", output)
+    assert ended.returncode
+    assert message in ended.stderr.decode()
+
+
 def test_a_device_is_never_replaced(run: Run, tmp_path: Path) -> None:
     """The numbers are those of /dev/null and /dev/full, in the test's own folder."""
     for name, minor in (("null", 3), ("full", 7)):

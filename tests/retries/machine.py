@@ -333,8 +333,9 @@ class Retries(RuleBasedStateMachine):
     @rule(selection=selections)
     def recall_by_hand(self, selection: Filters) -> None:
         chosen, dry_run = self.select(selection), RunOptions(dry_run=True)
-        would = recall_retries(self.connection, chosen, audit=self.audit(), options=dry_run)
-        assert recall_retries(self.connection, chosen, audit=self.audit()) == would
+        with suppress(NotFoundError):  # no person retried one of these
+            would = recall_retries(self.connection, chosen, audit=self.audit(), options=dry_run)
+            assert recall_retries(self.connection, chosen, audit=self.audit()) == would
 
     def scheduled(self) -> list[dict[str, Any]]:
         """Return what is scheduled although it must not be."""

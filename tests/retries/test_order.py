@@ -106,7 +106,8 @@ def test_a_fix_waits_for_an_earlier_event_that_a_person_retried(outbox: ShapedOu
     fix = flag_cause(connection)
     retry_events(connection, outbox.event_ids(1), audit=build_audit())
     wait = WaitStep(
-        "1 events wait for an earlier event of their aggregate, which was retried without this fix"
+        "1 event must follow an earlier event of the same aggregate, which was retried without "
+        "this fix"
     )
     assert advance(connection, fix).step == wait
     taken = outbox.take()

@@ -1,6 +1,7 @@
 """Recalls: what no worker has taken is dead of the same death again, and the books hold."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -414,6 +415,24 @@ def test_many_retries_are_recalled_in_batches(connection: Connection) -> None:
     assert recall(connection) == RecallResult(12_000, 0)
     audited = "select count(*), max(events) as most from dlq.audit where kind = 'retry.recall'"
     assert one(connection, audited) == {"count": 3, "most": 5000}
+    assert books_hold(connection)
+
+
+def test_of_two_recalls_at_once_neither_takes_the_other_one_for_a_worker(
+    connection: Connection, database: Database
+) -> None:
+    add_events(connection, 30_000)
+    connection.execute("update outbox_event set status = 'dead', last_error = %s", [ERROR])
+    retry_later(connection)
+
+    def recall_all(_: int) -> RecallResult:
+        with database.connect() as own:
+            return recall(own)
+
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(recall_all, range(2)))
+    assert sum(result.recalled for result in done) == 30_000
+    assert [result.with_worker for result in done] == [0, 0]
     assert books_hold(connection)
 
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from dlq_pipelines.errors import RefusedError
+from dlq_pipelines.outbox.queue import list_stuck_events, measure_queue_lag
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.advance import (
@@ -20,7 +21,6 @@ from dlq_pipelines.retries.fixes import (
     get_fix,
     get_stage_outcomes,
     list_due_fixes,
-    measure_queue_lag,
 )
 from dlq_pipelines.retries.settle import settle_retries
 from tests.retries.helpers import (
@@ -110,6 +110,26 @@ def test_an_event_that_workers_pass_over_stops_no_fix(outbox: ShapedOutbox, stuc
     lag, oldest = measure_queue_lag(connection, now=get_now(), most=300)
     assert lag < 60
     assert int(oldest) == 3 * 86_400
+
+
+def test_a_canary_that_nobody_took_stops_no_other_fix(outbox: ShapedOutbox) -> None:
+    """Ten events or more of a type that waits are queue lag, but not once they have timed out."""
+    connection = outbox.connection
+    policy = replace(POLICY, canary=10)
+    outbox.add_dead(20, event_type="nobody.takes.it")
+    first = flag_cause(connection, policy=policy, event_type="nobody.takes.it")
+    assert advance(connection, first).released == 10
+    halted = advance(connection, first, later=600)
+    assert (halted.fix.status, halted.step is not None) == (FixStatus.HALTED, True)
+    outbox.add_dead(20, event_type="healthy")
+    outbox.deliver(outbox.add_events(3, event_type="healthy"))
+    second = flag_cause(connection, policy=policy, event_type="healthy")
+    later, terms = get_now() + timedelta(hours=2), FixTerms(max_backlog=timedelta(minutes=5))
+    assert [fix.id for fix in list_due_fixes(connection, now=later, max_backlog=terms.max_backlog)]
+    audit = replace(build_audit(), now=later)
+    assert advance_fix(connection, second.id, audit=audit, terms=terms).released == 10
+    (stuck,) = list_stuck_events(connection, now=later)
+    assert (stuck.event_type, stuck.events) == ("nobody.takes.it", 10)
 
 
 def test_a_type_that_is_behind_is_not_hidden_by_another_one(connection: Connection) -> None:

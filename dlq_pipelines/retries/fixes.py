@@ -511,7 +511,7 @@ def build_fix(row: DictRow) -> Fix:
 
 
 def _describe_defect(row: DictRow, evidence: list[Any]) -> str | None:
-    """Say which column of progress holds what no step writes; None: there is none."""
+    """Say which column of progress holds what no step writes; None: no column does."""
     if row["stage"] < 0:
         return f"stage must not be negative, and is {row['stage']}"
     for name in ("current_rate", "release_rate"):

@@ -24,6 +24,7 @@ from psycopg.rows import DictRow
 
 from dlq_pipelines.causes.counts import LABELS
 from dlq_pipelines.errors import DlqError
+from dlq_pipelines.outbox.queue import list_stuck_events
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.fix import FixStatus
 from dlq_pipelines.text import RedactTexts
@@ -56,6 +57,7 @@ class MetricsSnapshot:
     alerts: Rows
     channels: Rows
     state: DictRow
+    stuck_events: int
     archive_retention_seconds: float
 
 
@@ -92,6 +94,12 @@ def read_metrics_snapshot(
             alerts=connection.run("metrics.alerts").fetchall(),
             channels=connection.run("metrics.channels").fetchall(),
             state=connection.fetch_one("metrics.state", max_retries=max_retries),
+            stuck_events=sum(
+                stuck.events
+                for stuck in list_stuck_events(
+                    connection, now=connection.fetch_one("session.clock")["now"]
+                )
+            ),
             archive_retention_seconds=archive_retention_days * 86_400.0,
         )
 
@@ -260,6 +268,11 @@ def _build_dead_event_metrics(snapshot: MetricsSnapshot) -> Iterator[Metric]:
         "dlq_parked_events",
         "Dead events that died again after the maximum of retries; only a person releases them.",
         snapshot.state["parked"],
+    )
+    yield _build_gauge(
+        "dlq_stuck_events",
+        "Events due for more than an hour that no worker takes, although it took later ones.",
+        snapshot.stuck_events,
     )
 
 

@@ -160,13 +160,18 @@ def _describe_database_error(error: Exception) -> tuple[int, ErrorResponse]:
             return 503, _build_body(503, f"PostgreSQL refused: {message or type(error).__name__}")
 
 
+_ID_TYPES = ("constrained-int", "constrained-str")
+
+
 def _describe_invalid_argument(error: RequestValidationError) -> str:
     """Name the first invalid argument, with its value and what is expected."""
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         position = first["loc"][-1]
         return f"The body is not JSON: {first['ctx']['error']}, at character {position}."
-    where = ", ".join(
-        f"item {part + 1}" if isinstance(part, int) else str(part) for part in first["loc"][1:]
-    )
+    # An id may be of two types, and pydantic says which one it tried first.
+    parts = [part for part in first["loc"][1:] if part not in _ID_TYPES]
+    where = ", ".join(f"item {part + 1}" if isinstance(part, int) else str(part) for part in parts)
+    if len(parts) < len(first["loc"]) - 1:
+        return f"{where}: pass the id of an event, a whole number or a text."
     return describe_invalid_value(where or f"The {first['loc'][0]}", first)

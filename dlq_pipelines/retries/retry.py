@@ -62,7 +62,7 @@ def retry_events(
         ValueError: there are no ids, or one is not an event id.
         RefusedError: the mapping of the outbox offers no retries.
     """
-    sorted_ids = validate_event_ids("ids", ids)
+    sorted_ids = validate_event_ids("event_ids", ids)
     total = RetryResult(0, 0)
     for start in range(0, len(sorted_ids), BATCH):
         batch = Selection(event_ids=tuple(sorted_ids[start : start + BATCH]))

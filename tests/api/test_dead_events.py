@@ -387,9 +387,9 @@ def test_discarded_events_are_archived_and_restored_by_id(
         (("POST", "/retry-batch", {}), 400, "no filter was given"),
         (("POST", "/retry-batch", {"event_ids": []}), 400, "event_ids must not be empty."),
         (
-            ("POST", "/retry-batch", {"event_ids": [True]}),
+            ("POST", "/retry-batch", {"event_ids": [5, ""]}),
             400,
-            "event_ids, item 1",
+            "event_ids, item 2: pass the id of an event, a whole number or a text.",
         ),
         (
             ("POST", "/retry-batch", {"event_ids": ["x"], "reason": "x"}),

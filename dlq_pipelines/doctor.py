@@ -3,12 +3,14 @@
 A check changes nothing. A check that depends on a failed one is skipped.
 """
 
+import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from math import inf
 from pathlib import Path
 
 import psycopg
@@ -283,12 +285,10 @@ def _check_stuck_events(connection: Connection, settings: Settings, now: datetim
     if not stuck:
         found = f"no event is passed over for more than {format_duration(STUCK_AFTER)}"
         return CheckResult("stuck events", True, found)
-    first = stuck[0]
-    types = ", ".join(sanitize_line(item.event_type or "no type", 60) for item in stuck[:3])
-    events = format_count(sum(item.events for item in stuck), "event")
+    first, types = stuck[0], ", ".join(map(str, stuck))
     found = (
-        f"no worker takes {events} of {types}{', ...' if stuck[3:] else ''}, although later events "
-        f"were taken; the oldest, {first.event_id}, is due since "
+        f"no worker takes {types}, although later events were taken; the oldest, "
+        f"{sanitize_line(str(first.event_id), 100)}, is due since "
         f"{format_time(convert_to_zone(first.due_at, settings.zone))}"
     )
     remedy = "start a worker that takes them, or mark them in the outbox as your application does"
@@ -369,8 +369,12 @@ def _write_export_command(settings: Settings, first: date, last: date, start: da
 
 
 def _check_daemon(settings: Settings, dagster_url: str | None) -> CheckResult:
-    """Read the heartbeats from Dagster's database: of the deployment, or of `dlq up`."""
+    """Read the heartbeats from Dagster's database: of the deployment, of a host, or of `dlq up`."""
     name, remedy = "Dagster daemon", "systemctl restart dlq-daemon" if dagster_url else "dlq up"
+    if dagster_url is None and (folder := os.environ.get("DAGSTER_HOME")):
+        return _check_daemon_of_host(folder)
+    if dagster_url is None and settings.database_url is not None:
+        remedy = "dlq up, or export DAGSTER_HOME=/path if your own Dagster runs the jobs"
     try:
         url = (
             dagster_url.replace("+psycopg2", "", 1)
@@ -392,6 +396,27 @@ def _check_daemon(settings: Settings, dagster_url: str | None) -> CheckResult:
         found = f"without a heartbeat for {_HEARTBEAT_SECONDS:.0f} s: {names}"
         return CheckResult(name, False, found, remedy)
     return CheckResult(name, True, f"alive {max(row['seconds'] for row in rows):.0f} s ago")
+
+
+def _check_daemon_of_host(folder: str) -> CheckResult:
+    """Read the heartbeats from the instance of somebody's own Dagster, whatever its storage is."""
+    name, remedy = "Dagster daemon", "dagster-daemon run"
+    try:
+        import dagster as dg
+
+        with dg.DagsterInstance.from_config(folder) as instance:
+            beats = instance.get_daemon_heartbeats()
+            wanted = instance.get_required_daemon_types()
+    except Exception as error:  # noqa: BLE001 - storages have errors of their own
+        found = f"the instance in DAGSTER_HOME cannot be read: {type(error).__name__}"
+        return CheckResult(name, False, found, "dagster instance info")
+    now = datetime.now(UTC).timestamp()
+    ages = {kind: now - beats[kind].timestamp for kind in wanted if kind in beats}
+    late = sorted(kind for kind in wanted if ages.get(kind, inf) > _HEARTBEAT_SECONDS)
+    if late:
+        found = f"without a heartbeat for {_HEARTBEAT_SECONDS:.0f} s: {', '.join(late)}"
+        return CheckResult(name, False, found, remedy)
+    return CheckResult(name, True, f"alive {max(ages.values(), default=0):.0f} s ago")
 
 
 def _check_disk(home: Path) -> CheckResult:

@@ -40,6 +40,8 @@ BY_HAND = [
     ("attempts, not_before", "1, '294276-12-31Z'"),
     ("attempts, not_before, expires_at", "1, 'infinity', 'infinity'"),
     ("attempts, expires_at", "1, '20000-01-01Z'"),
+    ("attempts, expires_at", "1, '-infinity'"),
+    ("attempts, not_before", "1, 'infinity'"),
     ("error_contains", "' '"),
     ("event_type", "e'\\t'"),
     ("aggregate_type, owner, link", "' ', ' ', ' '"),
@@ -50,7 +52,12 @@ BY_HAND = [
     (f"attempts, {POLICY}", "1, null, null, 50, null, null, null, null"),
     ("attempts, evidence", "1, '3'"),
     ("attempts, evidence", """1, '[{"a": 1}]'"""),
+    (
+        "attempts, evidence",
+        """1, '[{"events": 1, "outcome": "died_again", "before": 7, "after": "x"}]'""",
+    ),
     ("attempts, stage", "1, -3"),
+    ("attempts, current_rate", "1, 1e-300"),
     ("attempts, current_rate", "1, 'NaN'"),
     ("attempts, current_rate, release_rate", "1, 0, 'infinity'"),
     ("attempts, last_due_at", "1, 'infinity'"),
@@ -59,7 +66,7 @@ BY_HAND = [
     ("attempts, rate_state", """1, '{"recent": "x"}'"""),
     ("attempts, rate_state", """1, '{"grows_after": "2026-11-24T10:00:00"}'"""),
 ]
-UNREADABLE = 13
+UNREADABLE = 15
 # It can be read, and no step of it can run.
 FAILING = ('attempts, "where"', "1, '$.a ((('")
 BY_HAND.append(FAILING)

@@ -637,15 +637,14 @@ def _find_fixes(figures: AlertFigures) -> Iterator[Finding]:
 
 def _find_stuck_events(figures: AlertFigures) -> Iterator[Finding]:
     for stuck in figures.stuck:
-        event_type = sanitize_line(stuck.event_type or "no type", 100)
         age = format_duration(figures.now - stuck.due_at)
         yield _build_finding(
             "stuck",
             Severity.WARNING,
-            f"No worker takes {format_count(stuck.events, 'event')} of {event_type}, the oldest "
-            f"for {age}, although later events were taken",
-            f"Start a worker that takes the type; event {stuck.event_id} fell due first. Fixes of "
-            "other events do not wait for these. `dlq doctor` shows all types.",
+            f"No worker takes {stuck}, the oldest for {age}, although later events were taken",
+            "Start a worker that takes the type; event "
+            f"{sanitize_line(str(stuck.event_id), 100)} fell due first. Fixes of other events do "
+            "not wait for these. `dlq doctor` shows what no worker takes.",
             of=stuck.event_type,
             event_type=stuck.event_type,
         )

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,9 @@ attributes:
   # Crons by the clock in `timezone`; null leaves a schedule out. All start as stopped.
   # schedules: {{archive_daily: "0 4 * * *", purge_weekly: null}}
   # timezone: Europe/Berlin
-  # The first day of exports and reports: that of the first recorded death.
-  # partitions_start: 2026-11-01
+  # The first day of exports and reports: when deaths begin to be recorded. `dlq doctor` says if
+  # events died before.
+  partitions_start: "{today}"
 
   # dead_retention_days: 30
   # archive_retention_days: 365
@@ -118,7 +120,12 @@ class DeadLetterQueueScaffolder(dg.Scaffolder):
             dg.scaffold_component(request)
             return
         name = build_outbox_name(request.target_path.name)
-        text = _DEFS_YAML.format(type=request.type_name, name=name, variable=name.upper())
+        text = _DEFS_YAML.format(
+            type=request.type_name,
+            name=name,
+            variable=name.upper(),
+            today=datetime.now(UTC).date(),
+        )
         if request.append:
             with request.target_path.open("a", encoding="utf-8") as file:
                 file.write(f"---\n{text}")

@@ -27,6 +27,7 @@ from dlq_pipelines.postgres.queries import (
     bind_names,
     load_queries,
 )
+from dlq_pipelines.text import format_count
 
 Result = TypeVar("Result")
 # The key of the advisory lock that one `dlq migrate` at a time holds: "dlqm" in ASCII.
@@ -183,7 +184,8 @@ def require_current(connection: Connection) -> None:
     missing = list_pending_migrations(connection, load_migrations())
     if missing:
         raise SchemaError(
-            f"The database lacks {len(missing)} migration(s), first {missing[0].name}.",
+            f"The database lacks {format_count(len(missing), 'migration')}, first "
+            f"{missing[0].name}.",
             "Run `dlq migrate`.",
         )
     other = connection.run("migration.other_table").fetchone()

@@ -48,7 +48,9 @@ from dlq_pipelines.validate import (
 _MAX_LINK_LENGTH, _MAX_OWNER_LENGTH = 2_000, 200
 _SHOWN_STAGES = 20
 # What each entry of the evidence has.
-_EVIDENCE = ("events", "outcome", "before", "after")
+_EVIDENCE = {"events": int, "outcome": str, "before": str, "after": str}
+# Less than the share of any fix, and enough for the time until its next event to be finite.
+_LEAST_RATE = 1e-6
 # A due time written by hand may be infinite. The next one must not exceed what datetime can hold.
 _LAST_DUE_TIME = AFTER_ALL_TIMES - timedelta(days=1)
 # A preview does not wait longer for a figure that it can do without.
@@ -516,7 +518,7 @@ def _describe_defect(row: DictRow, evidence: list[Any]) -> str | None:
         return f"stage must not be negative, and is {row['stage']}"
     for name in ("current_rate", "release_rate"):
         if row[name] is not None and _read_rate(row[name]) is None:
-            return f"{name} must be a finite number above 0, not {row[name]!r}"
+            return f"{name} must be a finite number from {_LEAST_RATE:g}, not {row[name]!r}"
     if row["last_due_at"] is not None and row["last_due_at"] > _LAST_DUE_TIME:
         return "last_due_at is infinity, or after the year 9999"
     if not all(map(_is_evidence, evidence)):
@@ -529,11 +531,13 @@ def _describe_defect(row: DictRow, evidence: list[Any]) -> str | None:
 
 
 def _read_rate(stored: float | None) -> float | None:
-    return stored if stored is not None and 0 < stored < inf else None
+    return stored if stored is not None and _LEAST_RATE <= stored < inf else None
 
 
 def _is_evidence(pair: object) -> TypeGuard[dict[str, Any]]:
-    return isinstance(pair, dict) and pair.keys() >= set(_EVIDENCE)
+    return isinstance(pair, dict) and all(
+        isinstance(pair.get(name), type_) for name, type_ in _EVIDENCE.items()
+    )
 
 
 def build_unknown_fix_error(fix_id: int) -> NotFoundError:

@@ -4,7 +4,9 @@
 drop view if exists :"dlq_schema".outbox;
 
 create view :"dlq_schema".outbox as
-select :outbox_columns
+select :outbox_columns,
+    -- Where the row is now, to read the last pages of the table. It identifies nothing.
+    o.ctid as place
 from :"outbox_schema".:"outbox_table" o;
 comment on view :"dlq_schema".outbox is 'The outbox in the words of this project.';
 

@@ -170,7 +170,8 @@ returning *
 
 -- name: explain_expiry
 -- Why the fix cannot end before it expires, by the number of events that it targeted when it was
--- flagged, which its audit entry has.
+-- flagged, which its audit entry has. Times that were written by hand may be infinite: such a fix
+-- expires at once or never, or never begins.
 select :"dlq_schema".explain_expiry(f, flagged.events) as reason
 from :"dlq_schema".fix f
 cross join lateral (
@@ -179,6 +180,9 @@ cross join lateral (
     where a.kind = 'fix.flag' and a.at = f.flagged_at and a.filter ->> 'fix' = f.id::text
     limit 1) flagged
 where f.id = %(fix_id)s
+    and coalesce(isfinite(f.expires_at), true)
+    and coalesce(isfinite(f.not_before), true)
+    and isfinite(f.flagged_at)
 
 -- name: unclassified
 -- Counts unclassified deaths that the fix would select if they had its cause and detail. Driven by

@@ -16,21 +16,37 @@ from :"dlq_schema".outbox where waiting and due_at > '-infinity'
 -- due event alone would let one such row stop every fix.
 --
 -- What workers took is seen in the last rows of the outbox, in the last deaths, and in the last
--- retries with an outcome. Without any of them, as in a new outbox, every due event counts. Each
--- type may have workers of its own, and one that is behind is not hidden by another one that is
--- not: ten events or more of a type count if they fell due after the last one of their type that
+-- retries with an outcome. The last rows are those with the highest keys, and those in the last
+-- pages of the table: a random key, such as a uuid, says nothing about when a row was written.
+-- Without any of them, as in a new outbox, every due event counts; but if the workers delete what
+-- they deliver, which leaves next to nothing to see, only ten or more do.
+--
+-- Each type may have workers of its own, and one that is behind is not hidden by another one that
+-- is not: ten events or more of a type count if they fell due after the last one of their type that
 -- was taken. Fewer may be rows that no worker can take.
 --
 -- An event whose retry has timed out is passed over by definition, however many of them there are:
 -- those of one fix must not stop another one.
 --
--- Reads at most 200 rows of each kind and 3,000 due events, each by an index.
+-- Reads at most 200 rows of each kind and three times `rows` due events, each by an index, and 20 pages.
 with evidence as materialized (
     (select o.event_type, o.created_at as due_at
      from (
         select o.event_type, o.created_at, o.delivered or o.working as is_taken
         from :"dlq_schema".outbox o order by o.id desc limit 200) o
      -- An event is due when it is created, or later: this is the cautious end.
+     where o.is_taken)
+    union all
+    (select o.event_type, o.created_at
+     from (
+        select o.event_type, o.created_at, o.delivered or o.working as is_taken
+        from :"dlq_schema".outbox o
+        where o.place >= (
+            select format('(%%s,0)', greatest(pages - 20, 0))::tid
+            from (
+                select pg_relation_size(:"dlq_schema".outbox_table())
+                    / current_setting('block_size')::bigint as pages) size)
+        limit 2000) o
      where o.is_taken)
     union all
     (select d.event_type, d.event_created_at
@@ -57,19 +73,22 @@ with evidence as materialized (
         taken.until,
         count(*) filter (
             where w.due_at > taken.until and last.outcome is distinct from 'timed_out')
-            over (partition by w.event_type) as following
+            over (partition by w.event_type) as following,
+        count(*) filter (
+            where w.due_at > (select until from seen)
+                and last.outcome is distinct from 'timed_out') over () as newer
     from (
         (select o.id, o.created_at, o.event_type, o.due_at from :"dlq_schema".outbox o
          where o.waiting and o.due_at <= %(stuck_before)s and o.due_at > '-infinity'
-         order by o.due_at limit 1000)
+         order by o.due_at limit %(rows)s)
         union
         (select o.id, o.created_at, o.event_type, o.due_at from :"dlq_schema".outbox o
          where o.waiting and o.due_at <= %(now)s and o.due_at > (select since from seen)
-         order by o.due_at limit 1000)
+         order by o.due_at limit %(rows)s)
         union
         (select o.id, o.created_at, o.event_type, o.due_at from :"dlq_schema".outbox o
          where o.waiting and o.due_at <= %(now)s and o.due_at > (select until from seen)
-         order by o.due_at limit 1000)) w
+         order by o.due_at limit %(rows)s)) w
     left join taken using (event_type)
     left join lateral (
         select r.outcome from :"dlq_schema".retry r
@@ -79,6 +98,7 @@ with evidence as materialized (
     select w.*,
         not w.is_timed_out and (
             w.due_at > (select until from seen)
+                and (:"dlq_schema".deletion_is_loss() or w.newer >= 10)
             or coalesce(w.due_at > w.until, false) and w.following >= 10) as is_lag
     from waiting w
 )

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import dagster as dg
 import pytest
+from dagster._daemon.types import DaemonHeartbeat
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -140,8 +143,30 @@ def test_a_daemon_without_heartbeat_is_found(dlq: Run, dagster: Database) -> Non
     with dagster.connect() as connection:
         connection.execute(HEARTBEATS.format(seconds=400).encode())
     daemon = _run_doctor(dlq)[1]["Dagster daemon"]
-    assert (daemon["ok"], daemon["remedy"]) == (False, "dlq up")
+    assert daemon["ok"] is False
+    assert str(daemon["remedy"]).startswith("dlq up, or export DAGSTER_HOME=")
     assert "QUEUED_RUN_COORDINATOR, SCHEDULER, SENSOR" in str(daemon["found"])
+
+
+def test_the_daemon_of_a_host_is_found_by_its_instance(
+    dlq: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its storage is its own affair: here SQLite."""
+    assert home
+    own = tmp_path / "dagster"
+    own.mkdir()
+    (own / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    monkeypatch.setenv("DAGSTER_HOME", str(own))
+    daemon = _run_doctor(dlq)[1]["Dagster daemon"]
+    assert (daemon["ok"], daemon["remedy"]) == (False, "dagster-daemon run")
+    assert "SENSOR" in str(daemon["found"])
+    with dg.DagsterInstance.from_config(str(own)) as instance:
+        for kind in instance.get_required_daemon_types():
+            instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), kind, None))
+    assert _run_doctor(dlq)[1]["Dagster daemon"]["ok"] is True
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "missing"))
+    daemon = _run_doctor(dlq)[1]["Dagster daemon"]
+    assert (daemon["ok"], daemon["remedy"]) == (False, "dagster instance info")
 
 
 def test_the_daemon_of_a_deployment_is_found_in_its_own_database(

@@ -265,7 +265,11 @@ def _statements(outbox: ShapedOutbox, fix: Fix) -> dict[str, dict[str, Any]]:
         "fix.due": {"now": get_now(), "limit": 20, "congested": False},
         "fix.unclassified": {"fix_id": fix.id},
         "queue.oldest_due": {"now": get_now()},
-        "queue.waiting": {"now": get_now(), "stuck_before": get_now() - timedelta(hours=1)},
+        "queue.waiting": {
+            "now": get_now(),
+            "stuck_before": get_now() - timedelta(hours=1),
+            "rows": 1000,
+        },
         "fix.failures": {"fix_id": fix.id, "stage": 1, "limit": 100},
         "retry.parked": parked | {"fix_id": None},
         "retry.parked of a fix": parked | {"fix_id": fix.id},

@@ -1,5 +1,7 @@
 """Fixes that wait: paused, too early, or behind a slow worker; and how they expire."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import timedelta
 
@@ -36,8 +38,8 @@ from tests.retries.helpers import (
     list_due,
     run_worker,
 )
-from tests.rows import add_events, one
-from tests.shapes import ShapedOutbox
+from tests.rows import add_events, date_deaths, one
+from tests.shapes import SHAPES, OutboxShape, ShapedOutbox
 
 
 def test_a_paused_fix_releases_nothing_until_it_is_resumed(outbox: ShapedOutbox) -> None:
@@ -82,7 +84,8 @@ def test_no_stage_begins_while_the_worker_is_far_behind(outbox: ShapedOutbox) ->
     fix = flag_cause(connection)
     advance(connection, fix)
     outbox.deliver(outbox.list_numbers("waiting"))
-    outbox.add_events(1)
+    # One event may be stuck, where nothing that was delivered is left to compare it with.
+    outbox.add_events(10 if outbox.shape.deletes_delivered else 1)
     later, terms = get_now() + timedelta(minutes=10), FixTerms(max_backlog=timedelta(minutes=5))
     assert list_due_fixes(connection, now=later, max_backlog=terms.max_backlog) == [
         get_fix(connection, fix.id)
@@ -130,6 +133,42 @@ def test_a_canary_that_nobody_took_stops_no_other_fix(outbox: ShapedOutbox) -> N
     assert advance_fix(connection, second.id, audit=audit, terms=terms).released == 10
     (stuck,) = list_stuck_events(connection, now=later)
     assert (stuck.event_type, stuck.events) == ("nobody.takes.it", 10)
+
+
+@pytest.mark.parametrize("shape", ["uuid", "text"])
+def test_a_random_key_hides_no_event_that_workers_took(
+    open_outbox: Callable[[OutboxShape], AbstractContextManager[ShapedOutbox]], shape: str
+) -> None:
+    """A uuid says nothing about when a row was written; nor do rows that are deleted (`text`)."""
+    with open_outbox(SHAPES[shape]) as outbox:
+        connection = outbox.connection
+        outbox.add_dead(8)
+        date_deaths(connection, "now() - interval '5 days'")
+        connection.execute("update dlq.death set event_created_at = died_at - interval '1 h'")
+        outbox.deliver(outbox.add_events(5_000, event_type="healthy"))
+        outbox.add_events(1, event_type="lonely")
+        outbox.date_due("now() - interval '3 hours'")
+        if not outbox.shape.deletes_delivered:  # all long ago, but for the last ones
+            table = outbox.shape.table
+            connection.execute(
+                f"update {table} set \"WrittenAt\" = now() - interval '20 days'"
+                f" where {outbox.shape.number} <= 5008".encode()
+            )
+            connection.execute(f"vacuum full {table}".encode())
+            outbox.deliver(outbox.add_events(20, event_type="healthy"))
+        lag, oldest = measure_queue_lag(connection, now=get_now(), most=300)
+        assert (lag, round(oldest / 3600)) == (0, 3)
+        (found,) = list_stuck_events(connection, now=get_now())
+        assert str(found) == "1 event of lonely"
+
+
+def test_a_flood_of_stuck_events_is_a_lower_bound(connection: Connection) -> None:
+    add_events(connection, 1_500, event_type="flood")
+    connection.execute("update outbox_event set next_run_at = now() - interval '3 hours'")
+    add_events(connection, 1, event_type="healthy")
+    connection.execute("update outbox_event set status = 'done' where event_type = 'healthy'")
+    (found,) = list_stuck_events(connection, now=get_now())
+    assert str(found) == "at least 1,000 events of flood"
 
 
 def test_a_type_that_is_behind_is_not_hidden_by_another_one(connection: Connection) -> None:

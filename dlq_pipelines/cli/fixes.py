@@ -576,6 +576,11 @@ def _print_preview(preview: "FixPreview", policy: "RetryPolicy", *, format: Outp
         "time": f"begins within {TICK_SECONDS:g} s, then {format_seconds(preview.seconds)} at "
         f"{policy.rate:g} per second, if the worker delivers each event as soon as it is due",
     }
+    if preview.held:
+        figures["held back"] = (
+            f"{preview.held:,}: an earlier event of the same aggregate is dead, and this fix does "
+            "not release it"
+        )
     if policy.order == "aggregate" and preview.longest > 1:
         figures["time"] += (
             f"; {preview.longest:,} events of one aggregate follow one another, each as soon as "

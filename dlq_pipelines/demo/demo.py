@@ -146,11 +146,21 @@ def play_demo(settings: Settings, *, reset: bool, events: int = 20_000) -> None:
 
 
 def _migrate_empty_database(database: Database) -> None:
-    """Create the tables in an empty database. An application's outbox is migrated by its owner."""
+    """Create the tables in an empty database. An application's outbox is migrated by its owner.
+
+    Raises:
+        RefusedError: the database has tables, and none of them is the demo's outbox.
+    """
     with database.connect() as connection:
-        found = connection.fetch_one("migration.host_exists")["found"]
-    if not found:
-        create_tables(database)
+        if connection.fetch_one("migration.host_exists")["found"]:
+            return
+        other = connection.fetch_one("demo.other_table")["name"]
+    if other:
+        raise RefusedError(
+            f"The demo needs its own database. This one has the table {other}.",
+            "Set DLQ_DATABASE_URL to an empty database, or unset it for the embedded one.",
+        )
+    create_tables(database)
 
 
 def _require_files(connection: Connection, settings: Settings) -> None:

@@ -178,12 +178,14 @@ class FixPreview:
         events: dead events that the fix targets.
         aggregates: aggregates of these events; an event without one counts for itself.
         parked: events among them that the fix skips, because they are parked.
+        held: events among them that the fix leaves dead, because an earlier event of their
+            aggregate is dead and not released; 0 without the order of aggregates.
         overtaken: events among them after which a newer event of their aggregate was delivered;
             None: unknown, because the table has no index by aggregate and is too large to count in
             five seconds.
         stages: events that each stage would release if all are delivered.
-        longest: the most events of one aggregate, without parked ones. In the order of aggregates
-            each is released once its predecessor is delivered.
+        longest: the most events of one aggregate, without parked and held ones. In the order of
+            aggregates each is released once its predecessor is delivered.
         seconds: time from the first release to the end of the fix, with a worker that delivers each
             event as soon as it is due: rate, order, stages, and the sensor between them.
         deletion_is_loss: an event that the worker deletes counts as lost, because the mapping
@@ -193,6 +195,7 @@ class FixPreview:
     events: int
     aggregates: int
     parked: int
+    held: int
     longest: int
     overtaken: int | None
     stages: list[int]
@@ -204,7 +207,7 @@ class FixPreview:
         """Return the stages in words, at most the first twenty."""
         more = len(self.stages) - _SHOWN_STAGES
         sizes = ", ".join(f"{size:,}" for size in self.stages[:_SHOWN_STAGES])
-        shown = sizes or "none, as all are parked"
+        shown = sizes or "none, as all are parked or held back"
         return f"{shown} and {more:,} more stages" if more > 0 else shown
 
 
@@ -295,14 +298,19 @@ def preview_fix(
     policy = flag.policy or default
     flag_fix(connection, flag, audit=audit, options=RunOptions(dry_run=True))
     where = build_selection_parameters(connection, flag.selection, before=audit.now)
-    counted = connection.fetch_one("fix.preview", max_retries=policy.max_retries, **where)
+    counted = connection.fetch_one(
+        "fix.preview",
+        max_retries=policy.max_retries,
+        ordered=policy.order == "aggregate",
+        **where,
+    )
     lengths = {int(length): count for length, count in counted.pop("lengths").items()}
     singles_first = counted.pop("singles_first")
     return FixPreview(
         **counted,
         longest=max(lengths, default=0),
         overtaken=_count_overtaken(connection, where),
-        stages=policy.sizes(counted["events"] - counted["parked"]),
+        stages=policy.sizes(counted["events"] - counted["parked"] - counted["held"]),
         seconds=estimate_seconds(policy, lengths, singles_first=singles_first),
         deletion_is_loss=connection.fetch_one("fix.deletion_is_loss")["is_loss"],
     )

@@ -6,6 +6,22 @@ select
     exists (select from :"dlq_schema".audit where kind = 'demo.begin') as begun,
     exists (select from :"dlq_schema".audit where kind = 'demo.end') as ended
 
+-- name: other_table
+-- A table or view of somebody else's, without those of extensions; null: the database is empty.
+select (
+    select format('%%I.%%I', n.nspname, c.relname)
+    from pg_catalog.pg_class c
+    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+    where c.relkind in ('r', 'p', 'v', 'm', 'f')
+        and n.nspname <> 'information_schema'
+        and n.nspname !~ '^pg_'
+        and not exists (
+            select from pg_catalog.pg_depend d
+            where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = c.oid
+                and d.deptype = 'e')
+    order by n.nspname = :'dlq_schema', n.nspname, c.relname
+    limit 1) as name
+
 -- name: empty_tables
 -- Empty the outbox, its archive and every table of the schema. Kept: what describes the installation and not
 -- its events. Only run on a database that a demo began in.

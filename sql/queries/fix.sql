@@ -11,9 +11,10 @@ where id = %(cause_id)s or merged_into = %(cause_id)s
 order by id
 
 -- name: preview
--- Counts the events that a fix would target, by the same function that releases them.
-with target as (
-    select e.event_id, e.death_id, e.aggregate_type, e.aggregate_id,
+-- Counts the events that a fix would target, by the same function that releases them. Held back is,
+-- in the order of aggregates, what follows a dead event that the fix does not release.
+with selected as materialized (
+    select e.event_id, e.event_created_at, e.death_id, e.aggregate_type, e.aggregate_id,
         %(max_retries)s <= (
             select count(*) from :"dlq_schema".retry r
             where r.event_id = e.event_id
@@ -25,17 +26,43 @@ with target as (
         and (%(event_ids)s::text[] is null
             or e.event_id = any(:"dlq_schema".event_ids(%(event_ids)s::text[])))
         and :"dlq_schema".selects(f, e)
+), first_left as materialized (
+    select distinct on (n.aggregate_type, n.aggregate_id)
+        n.aggregate_type,
+        n.aggregate_id,
+        n.event_created_at,
+        n.event_id
+    from :"dlq_schema".dead_now n
+    left join selected s on s.death_id = n.death_id
+    where %(ordered)s
+        and n.aggregate_id <> ''
+        and (s.death_id is null or s.parked)
+        and (n.aggregate_type, n.aggregate_id) in (
+            select aggregate_type, aggregate_id from selected where not parked)
+    order by n.aggregate_type,
+        n.aggregate_id,
+        coalesce(n.event_created_at, '-infinity'::timestamptz),
+        n.event_id
+), target as materialized (
+    select s.*,
+        not s.parked
+            and l.event_id is not null
+            and (coalesce(l.event_created_at, '-infinity'), l.event_id)
+                < (coalesce(s.event_created_at, '-infinity'), s.event_id) as held
+    from selected s
+    left join first_left l using (aggregate_type, aggregate_id)
 ), one_aggregate as materialized (
     -- An event without an aggregate stands for itself.
     select count(*) as events,
-        count(*) filter (where not parked) as length,
-        min(death_id) filter (where not parked) as first_death
+        count(*) filter (where not parked and not held) as length,
+        min(death_id) filter (where not parked and not held) as first_death
     from target
     group by aggregate_type, aggregate_id, case when aggregate_id = '' then event_id end
 )
 select count(*) as events,
     (select count(*) from one_aggregate) as aggregates,
     count(*) filter (where parked) as parked,
+    count(*) filter (where held) as held,
     -- How many aggregates have so many events, which are released one after the other.
     coalesce((
         select jsonb_object_agg(length, aggregates)

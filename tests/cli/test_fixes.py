@@ -94,7 +94,7 @@ def test_a_dry_run_prints_a_preview_and_changes_nothing(dlq: Run, connection: Co
     assert (would["dry_run"], would["fix"], would["preview"]) == (
         True,
         None,
-        vars(FixPreview(60, 60, 1, 1, 2, [10, 49], 150.0, deletion_is_loss=True)),
+        vars(FixPreview(60, 60, 1, 0, 1, 2, [10, 49], 150.0, deletion_is_loss=True)),
     )
     assert (list_fixes(connection), _kinds(connection)) == ([], [])
 

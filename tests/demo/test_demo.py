@@ -175,7 +175,7 @@ def test_every_step_is_announced_where_the_output_is_piped(demo: Demo) -> None:
         "Playing the shop's days: orders, events, workers ...",
         "Trying two flagged fixes: sensor, runs, workers ...",
         "Classifying, exporting and reporting all days ...",
-        "Archiving old events ...",
+        "Archiving old events, checking the outbox ...",
     ]
     assert "RUN_SUCCESS" not in demo.output
     assert "RUN_SUCCESS" in (demo.home / "demo.log").read_text()
@@ -319,6 +319,7 @@ def test_its_runs_and_assets_are_in_the_instance_that_dlq_up_opens(
         "flag_fix",
         "retry_stage",
         "archive_dead_events",
+        "check_outbox",
     }
     changes = connection.execute(
         "select kind, run_id from dlq.audit where kind not like 'demo.%'"
@@ -390,6 +391,22 @@ def test_a_demo_whose_files_are_in_another_home_is_refused(
     assert "`dlq demo --reset` deletes that demo and plays it again" in output
     assert "deaths" not in output
     assert _counts(connection) == before
+
+
+def test_a_database_with_tables_of_an_application_is_refused(
+    demo: Demo, empty_database: Database
+) -> None:
+    """Before anything is created, whatever the tables are called."""
+    with empty_database.connect() as connection:
+        connection.execute("create schema shop; create table shop.jobs (id uuid primary key)")
+    output, _ = (
+        started := _start({**demo.environment, "DLQ_DATABASE_URL": empty_database.url})
+    ).communicate()
+    assert started.returncode != 0
+    assert "The demo needs its own database. This one has the table shop.jobs." in output
+    with empty_database.connect() as connection:
+        tables = one(connection, "select count(*) from pg_tables where schemaname !~ '^pg_|info'")
+        assert tables == {"count": 1}
 
 
 def test_a_reset_deletes_the_demo_and_plays_it_again(demo: Demo, connection: Connection) -> None:

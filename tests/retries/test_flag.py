@@ -212,6 +212,7 @@ def test_a_preview_changes_nothing(connection: Connection) -> None:
         events=25,
         aggregates=25,
         parked=0,
+        held=0,
         longest=1,
         overtaken=0,
         stages=[2, 6, 17],

@@ -22,6 +22,7 @@ from dlq_pipelines.retries.retry import (
 from dlq_pipelines.retries.settle import settle_outcomes
 from tests.retries.helpers import (
     CAUSE,
+    ERROR,
     POLICY,
     advance,
     build_audit,
@@ -116,6 +117,28 @@ def test_a_fix_waits_for_an_earlier_event_that_a_person_retried(outbox: ShapedOu
     assert advance(connection, fix).released == 1
 
 
+def test_a_preview_counts_what_an_earlier_dead_event_holds_back(outbox: ShapedOutbox) -> None:
+    """The fix releases as many events as the preview says, and leaves as many."""
+    connection = outbox.connection
+    for aggregate in range(6):  # of the first four, an event of another cause is dead before
+        if aggregate < 4:
+            outbox.give_up(outbox.add_events(1, aggregate=str(aggregate)), "KeyError: 'sku'")
+        outbox.give_up(outbox.add_events(2, aggregate=str(aggregate)), ERROR)
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    found = preview(connection, Selection(cause=CAUSE))
+    held = 8 if outbox.shape.has_aggregates else 0
+    assert (found.events, found.held, sum(found.stages)) == (12, held, 12 - held)
+    assert found.longest == (2 if outbox.shape.has_aggregates else 1)
+    fix, released = flag_cause(connection), 0
+    for _ in range(20):
+        done = advance(connection, fix)
+        released += done.released
+        outbox.run_worker(delivers=True)
+        if done.fix.closed_at:
+            break
+    assert (done.fix.status, released) == (FixStatus.VERIFIED, 12 - held)
+
+
 def test_an_event_that_died_again_after_three_retries_is_parked(outbox: ShapedOutbox) -> None:
     """No fix releases it, filters skip it unless asked, and a retry by id releases it."""
     connection = outbox.connection
@@ -129,6 +152,7 @@ def test_an_event_that_died_again_after_three_retries_is_parked(outbox: ShapedOu
         events=2,
         aggregates=2,
         parked=1,
+        held=0,
         longest=1,
         overtaken=0,
         stages=[1],

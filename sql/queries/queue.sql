@@ -28,7 +28,8 @@ from :"dlq_schema".outbox where waiting and due_at > '-infinity'
 -- An event whose retry has timed out is passed over by definition, however many of them there are:
 -- those of one fix must not stop another one.
 --
--- Reads at most 200 rows of each kind and three times `rows` due events, each by an index, and 20 pages.
+-- Reads at most 200 rows of each kind and three times `rows` due events, each by an index, and 20
+-- pages.
 with evidence as materialized (
     (select o.event_type, o.created_at as due_at
      from (

@@ -16,6 +16,12 @@ _SEGMENT = re.compile(
     | (?P<element>\[(?:\*|\d+)\])""",
     re.VERBOSE | re.DOTALL,
 )
+# Of a predicate: a path without the methods at its end, or a string of a value.
+_PREDICATE_PART = re.compile(
+    r"""\$(?P<path>(?:\.[A-Za-z_]\w*+(?!\() | \."(?:[^"\\]|\\.)*" | \[\*\])*)
+    | "(?:[^"\\]|\\.)*" | (?P<open>")""",
+    re.VERBOSE | re.DOTALL | re.ASCII,
+)
 _PLAIN_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _LITERAL = re.compile(r"-?(?:0|[1-9]\d{0,300})(?:\.\d{1,300})?|true|false|null")
 
@@ -57,6 +63,29 @@ def parse_payload_filter(text: str) -> str:
 def format_path(steps: tuple[str, ...]) -> str:
     """Return the jsonpath of nested members; `[*]` stands for each element of an array."""
     return "$" + "".join(step if step == "[*]" else f".{_format_name(step)}" for step in steps)
+
+
+def list_filter_paths(predicate: str) -> list[tuple[str, ...]]:
+    """Return the paths that a predicate names, as steps that `format_path` joins.
+
+    Args:
+        predicate: written with `format_path`, such as `exists($.card) && $.card.cvc >= 806`.
+
+    Raises:
+        ValueError: a string has no end.
+    """
+    paths = []
+    for part in _PREDICATE_PART.finditer(predicate):
+        if part["open"]:
+            raise ValueError(f"where has an invalid string: {predicate[part.start() :]}")
+        if part["path"] is not None:
+            paths.append(
+                tuple(
+                    _read_string(step["json"]) if step["json"] else step["name"] or step["element"]
+                    for step in _SEGMENT.finditer(part["path"])
+                )
+            )
+    return paths
 
 
 def _format_name(name: str) -> str:

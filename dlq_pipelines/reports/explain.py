@@ -70,7 +70,7 @@ def record_explanations(
     connection.run(
         "report.record_explanations", day=window.day, explanations=json.dumps(found), now=now
     )
-    recorded = read_explanations(connection, window)
+    recorded = read_explanations(connection, window, figures.policy.redaction)
     return replace(
         figures,
         causes=tuple(
@@ -95,14 +95,12 @@ def _is_typical(explanation: CauseExplanation, cause: CauseFigures) -> bool:
 def _summarize(explanation: CauseExplanation) -> ExplanationFigures:
     """Return the best condition, made safe to show."""
     separation = explanation.separation
-    compared = {"compared_dead": separation.dead, "compared_delivered": separation.delivered}
-    if not separation.findings:
-        return ExplanationFigures(None, None, dead=0, delivered=0, **compared)
-    best = separation.findings[0]
+    best = next(iter(separation.findings), None)
     return ExplanationFigures(
-        sanitize_line(best.condition, 300),
-        best.where,
-        dead=best.dead,
-        delivered=best.delivered,
-        **compared,
+        sanitize_line(best.condition, 300) if best else None,
+        best.where if best else None,
+        dead=best.dead if best else 0,
+        compared_dead=separation.dead,
+        delivered=best.delivered if best else 0,
+        compared_delivered=separation.delivered,
     )

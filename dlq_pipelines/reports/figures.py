@@ -243,6 +243,7 @@ class ExplanationFigures:
         compared_dead: dead events of the day that were compared.
         delivered: delivered events that meet it.
         compared_delivered: delivered events that were compared; 0: nothing was compared.
+        is_hidden: whether the redaction of payloads hides the condition; the counts are 0 then.
     """
 
     condition: str | None
@@ -251,8 +252,11 @@ class ExplanationFigures:
     compared_dead: int
     delivered: int
     compared_delivered: int
+    is_hidden: bool = False
 
     def __str__(self) -> str:
+        if self.is_hidden:
+            return "What sets them apart is hidden by the redaction of payloads."
         if not self.compared_delivered:
             return (
                 "Nothing was compared: too few of its events were still dead, or delivered, when "
@@ -265,6 +269,11 @@ class ExplanationFigures:
             (self.dead, self.compared_dead),
             (self.delivered, self.compared_delivered),
         )
+
+
+HIDDEN_EXPLANATION = ExplanationFigures(
+    None, None, dead=0, compared_dead=0, delivered=0, compared_delivered=0, is_hidden=True
+)
 
 
 @dataclass(frozen=True)

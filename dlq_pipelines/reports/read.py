@@ -20,10 +20,13 @@ from dlq_pipelines.causes.escalation import (
 from dlq_pipelines.causes.title import build_title
 from dlq_pipelines.deployments import Deployment
 from dlq_pipelines.errors import RefusedError
+from dlq_pipelines.exports.redact import Redaction
+from dlq_pipelines.outbox.payload_filter import list_filter_paths
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.reports.figures import (
     CAUSES_LISTED,
     DAYS_BEFORE,
+    HIDDEN_EXPLANATION,
     MATRIX_CAUSES,
     MATRIX_TYPES,
     OTHER,
@@ -91,11 +94,33 @@ def read_report_figures(
 
 
 def read_explanations(
-    connection: Connection, window: ReportWindow
+    connection: Connection, window: ReportWindow, redaction: Redaction
 ) -> dict[str, ExplanationFigures]:
-    """Return what sets the events of causes apart, by cause, as recorded for the day."""
+    """Return what sets the events of causes apart, by cause, as recorded for the day.
+
+    A condition on a path that the redaction hides now is left out: it may be recorded earlier.
+    """
     rows = connection.run("report.explanations", day=window.day)
-    return {row.pop("cause_id"): ExplanationFigures(**row) for row in rows}
+    found = {row.pop("cause_id"): ExplanationFigures(**row) for row in rows}
+    return {
+        cause: HIDDEN_EXPLANATION if _is_explanation_hidden(explanation, redaction) else explanation
+        for cause, explanation in found.items()
+    }
+
+
+def _is_explanation_hidden(explanation: ExplanationFigures, redaction: Redaction) -> bool:
+    """Return whether an explanation names a hidden path, or one that cannot be read for certain."""
+    condition = explanation.condition or ""
+    if not redaction.rules or not (explanation.where or condition.startswith("$")):
+        return False
+    # A condition without a filter is about one path. The space in a quoted name of it may differ.
+    path = explanation.where or condition.partition(" has ")[0]
+    if explanation.where is None and '"' in path:
+        return True
+    try:
+        return any(redaction.hides(steps) for steps in list_filter_paths(path))
+    except ValueError:
+        return True
 
 
 @dataclass(frozen=True)
@@ -255,7 +280,7 @@ class _FiguresReader:
                 if is_detailed and entry.counts["cause_id"] is not None
             ]
         )
-        explanations = read_explanations(self._connection, self._window)
+        explanations = read_explanations(self._connection, self._window, self._policy.redaction)
         return tuple(
             _build_cause(
                 rank,

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import jsonschema
 import pytest
 
 from dlq_pipelines.archive.archive import archive_dead_events
@@ -17,13 +18,17 @@ from dlq_pipelines.erase import ErasureResult, ErasureTerms, erase_events, list_
 from dlq_pipelines.exports.redact import parse_redaction
 from dlq_pipelines.exports.target import open_local_target
 from dlq_pipelines.outbox.dead_events import list_dead_events
+from dlq_pipelines.outbox.payload_filter import format_path
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.reports.figures import ReportPolicy
+from dlq_pipelines.reports.figures import ReportPolicy, ReportWindow
 from dlq_pipelines.reports.purge import purge_report_files
+from dlq_pipelines.reports.read import read_explanations
 from dlq_pipelines.reports.report import Report, build_report
 from dlq_pipelines.retries.retry import retry_events
+from dlq_pipelines.text import sanitize_line
 from dlq_pipelines.validate import EventId
+from tests.reports.test_report import SCHEMA
 from tests.rows import date_deaths, one
 from tests.shapes import ShapedOutbox
 
@@ -110,6 +115,7 @@ def test_a_report_keeps_what_set_the_events_apart(failing: ShapedOutbox, tmp_pat
         "compared_dead": 12,
         "delivered": 0,
         "compared_delivered": 30,
+        "is_hidden": False,
     }
     selection = Selection(cause=cause["cause_id"], where=cause["explanation"]["where"])
     assert len(list_dead_events(connection, selection).events) == 12
@@ -137,6 +143,7 @@ def test_a_cause_whose_events_are_gone_stays_unexplained(
         "compared_dead": 0,
         "delivered": 0,
         "compared_delivered": 0,
+        "is_hidden": False,
     }
     assert count_recorded(connection) == 1
     ids = [row["id"] for row in connection.execute("select id from dlq.archive").fetchall()]
@@ -162,6 +169,93 @@ def test_hidden_paths_are_not_in_the_report(failing: ShapedOutbox, tmp_path: Pat
     report = build(failing.connection, tmp_path, hidden="drop $.bank")
     assert "Nothing separates 12 dead events from 30 delivered ones." in report.html
     assert "north" not in report.html + report.markdown + report.json
+
+
+HIDDEN = "What sets them apart is hidden by the redaction of payloads."
+
+
+def test_a_path_that_is_hidden_later_is_hidden_in_the_next_build(
+    failing: ShapedOutbox, tmp_path: Path
+) -> None:
+    """Only while a rule hides it, and not because of other paths."""
+    connection = failing.connection
+    first = build(connection, tmp_path)
+    hidden = build(connection, tmp_path, hidden="drop $.bank")
+    assert "north" not in hidden.html + hidden.markdown + hidden.json
+    assert HIDDEN in " ".join(hidden.html.split())
+    assert HIDDEN in " ".join(hidden.markdown.split())
+    explanation = json.loads(hidden.json)["causes"][0]["explanation"]
+    assert explanation["is_hidden"]
+    assert explanation["condition"] is explanation["where"] is None
+    jsonschema.validate(json.loads(hidden.json), SCHEMA)
+    assert build(connection, tmp_path, hidden="drop $.banks; mask $.north").json == first.json
+
+
+@pytest.mark.parametrize(
+    ("rule", "steps"),
+    [
+        ("drop $.card", ("card", "cvc")),
+        ("mask $..cvc", ("card", "cvc")),
+        ("drop $.items[0].cvc", ("items", "[*]", "cvc")),
+        ("drop $['a.b']", ("a.b", "c")),
+        ("drop $['a \"quoted\" key']", ('a "quoted" key',)),
+        ("drop $['two  spaces']", ("two  spaces",)),
+        ("drop $['it\\'s']", ("it's",)),
+        ("drop $['back\\\\slash']", ("back\\slash",)),
+        ("drop $['$.size()']", ("$.size()",)),
+        ("drop $.size", ("size",)),
+        ("drop $['größe']", ("größe",)),
+        ("drop $", ("any",)),
+    ],
+)
+@pytest.mark.parametrize(
+    ("condition", "where"),
+    [
+        ("{path} >= 806.0", "{path}.double() >= 806.0"),
+        ("{path} is missing", "!exists({path})"),
+        ("{path} has >= 3 elements", "{path}.size() >= 3"),
+        ("{path} has >= 300 characters", None),
+        ('$.x = "$.y" and {path} = 1', '$.x == "\\"$.y" && ({path} == 1 || {path} == 2)'),
+    ],
+)
+def test_a_recorded_condition_of_any_path_can_be_hidden(
+    connection: Connection, rule: str, steps: tuple[str, ...], condition: str, where: str | None
+) -> None:
+    """Also names with dots, quotes, spaces and the names of methods."""
+    path = format_path(steps)
+    found = {
+        "cause_id": "slow",
+        "condition": sanitize_line(condition.format(path=path), 300),
+        "where": where and where.format(path=path),
+        **dict.fromkeys(("dead", "compared_dead", "compared_delivered"), 9),
+        "delivered": 0,
+    }
+    connection.run("report.record_explanations", day=DAY, explanations=json.dumps([found]), now=NOW)
+    window = ReportWindow(DAY, ZONE)
+    for text, hidden in ((rule, True), ("", False)):
+        redaction = parse_redaction(text, "", None)
+        explanation = read_explanations(connection, window, redaction)["slow"]
+        assert explanation.is_hidden == hidden
+        assert (explanation.condition is None) == hidden
+
+
+def test_a_hidden_path_in_a_value_hides_nothing(connection: Connection) -> None:
+    """Also one that is the text of a value, or of a column."""
+    explanations: list[dict[str, str | None]] = [
+        {"cause_id": "value", "condition": "$.a = $.card", "where": '$.a == "$.card"'},
+        {"cause_id": "column", "condition": "event type $.card", "where": None},
+        {"cause_id": "long", "condition": "$.a has >= 300 characters", "where": None},
+    ]
+    counts = dict.fromkeys(("dead", "compared_dead", "delivered", "compared_delivered"), 9)
+    connection.run(
+        "report.record_explanations",
+        day=DAY,
+        explanations=json.dumps([{**found, **counts} for found in explanations]),
+        now=NOW,
+    )
+    redaction = parse_redaction("drop $.card", "", None)
+    found = read_explanations(connection, ReportWindow(DAY, ZONE), redaction)
+    assert not any(explanation.is_hidden for explanation in found.values())
 
 
 def erase(

@@ -21,6 +21,9 @@ _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\
 _MARKDOWN_ENTITIES = {character: f"&#{ord(character)};" for character in "&<>|\\`"}
 _MARKDOWN_SPECIAL = re.compile(r"[&<>|\\`*_{}\[\]()#~$]")
 _MARKDOWN_ESCAPED = re.compile(r"&#(\d+);|\\([&<>|\\`*_{}\[\]()#~$])")
+# A word, with what follows it and may not begin a line.
+_MARKDOWN_WORDS = re.compile(r"[^ ]+(?: (?:[-+=:%]+|\d+[.)])(?![^ ]))*")
+_MARKDOWN_WIDTH = 80
 # Characters that begin a formula in spreadsheets, in their wide forms too.
 _FORMULA = re.compile(r"[=+\-@\t\r\n'＝＋－＠]")  # noqa: RUF001 - the wide ones
 _JSON_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},:]|[^\s"\[\]{},:]+')
@@ -180,11 +183,41 @@ def escape_markdown(text: str, limit: int = 500) -> str:
 
 
 def unescape_markdown(markdown: str) -> str:
-    """Undo `escape_markdown`."""
-    read = _MARKDOWN_ESCAPED.sub(
-        lambda found: chr(int(found[1])) if found[1] else found[2], markdown
-    )
-    return read.replace("\u200b", "")
+    """Undo `escape_markdown`. Code, which is between backticks, stays."""
+    parts = markdown.split("`")
+    parts[::2] = [
+        _MARKDOWN_ESCAPED.sub(
+            lambda found: chr(int(found[1])) if found[1] else found[2], part
+        ).replace("\u200b", "")
+        for part in parts[::2]
+    ]
+    return "`".join(parts)
+
+
+def shorten_markdown(text: str, width: int) -> str:
+    """Return as much of a text as has at most `width` characters when it is escaped."""
+    limit = width
+    while len(escape_markdown(text, limit)) > width:
+        limit -= 1
+    return sanitize_line(text, limit)
+
+
+def wrap_markdown(text: str, start: str = "") -> str:
+    """Wrap escaped text at 80 columns.
+
+    No further line begins with a word that would begin a list, a heading or a table.
+
+    Args:
+        text: without code and links.
+        start: of the first line, such as `- `; further lines are indented by as much.
+    """
+    lines, line = [], start
+    for part in _MARKDOWN_WORDS.findall(text):
+        if len(line) + len(part) > _MARKDOWN_WIDTH - 1 and line.strip() != start.strip():
+            lines.append(line.rstrip())
+            line = " " * len(start)
+        line += part if line.endswith(" ") or not line else f" {part}"
+    return "\n".join([*lines, line])
 
 
 def render_markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

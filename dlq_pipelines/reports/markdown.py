@@ -1,5 +1,8 @@
 """Renders the report as Markdown for chats and for Dagster's UI. Texts of events are escaped."""
 
+from collections.abc import Iterator
+from shlex import quote
+
 from dlq_pipelines.day import format_weekday
 from dlq_pipelines.reports.figures import (
     DAYS_BEFORE,
@@ -22,27 +25,31 @@ from dlq_pipelines.text import (
     format_count,
     format_duration,
     render_markdown_table,
+    sanitize_line,
+    shorten_markdown,
+    wrap_markdown,
 )
 
 _MAX_CAUSES = 10
 _MAX_EVENT_TYPES = 3
-_CAUSE_HEADER = (
-    *("#", "cause", "details", "state", "affected", "deaths"),
-    *("share", "first seen", "attempts", "event types", "owner"),
-)
+# Of a title in the table, so that no row has more than 80 characters.
+_TITLE_WIDTH = 46
+# A longer filter is in the JSON report.
+_MAX_FILTER_LENGTH = 500
 
 
 def render_report_markdown(figures: ReportFigures, headline: str) -> str:
-    """Render headline, totals, the ten most harmful causes, fixes, retention and links."""
+    """Render headline, totals, the ten most harmful causes, fixes, retention and links.
+
+    Lines have at most 80 characters, except commands, links and longer words.
+    """
     parts = [
         f"# {figures.window.day.isoformat()}",
-        f"**{escape_markdown(headline, 1_000)}**",
+        wrap_markdown(f"**{escape_markdown(headline, 1_000)}**"),
         _render_totals(figures),
     ]
     if figures.causes:
         parts += ["## Causes", render_causes_markdown(figures)]
-    if explained := [cause for cause in figures.causes if cause.explanation]:
-        parts += ["## What sets them apart", _render_explanations(explained)]
     if figures.fixes:
         parts += ["## Fixes", "\n".join(_render_fix(fix) for fix in figures.fixes)]
     if figures.healed is not None:
@@ -56,39 +63,63 @@ def render_report_markdown(figures: ReportFigures, headline: str) -> str:
 
 
 def render_causes_markdown(figures: ReportFigures) -> str:
-    """Render the ten most harmful causes as a table, and the number of further causes."""
-    rows = [_build_row(cause, figures) for cause in figures.causes[:_MAX_CAUSES]]
-    table = render_markdown_table(_CAUSE_HEADER, rows)
-    more = len(figures.causes) - len(rows) + figures.hidden_causes
-    return f"{table}\n\n{format_count(more, 'more cause')} in the HTML report." if more else table
+    """Render the ten most harmful causes: a table, the number of further causes, and details.
+
+    Further causes that are explained have details too.
+    """
+    first = figures.causes[:_MAX_CAUSES]
+    rows = [
+        (cause.rank, cause.state.value, cause.deaths, shorten_markdown(cause.title, _TITLE_WIDTH))
+        for cause in first
+    ]
+    parts = [render_markdown_table(("#", "state", "deaths", "cause"), rows)]
+    if more := len(figures.causes) - len(rows) + figures.hidden_causes:
+        parts.append(f"{format_count(more, 'more cause')} in the HTML report.")
+    explained = [cause for cause in figures.causes[_MAX_CAUSES:] if cause.explanation]
+    for cause in (*first, *explained):
+        parts += [
+            wrap_markdown(f"**{cause.rank}. {escape_markdown(cause.title)}**"),
+            _render_cause(cause, figures),
+        ]
+    return "\n\n".join(parts)
 
 
-def _build_row(cause: CauseFigures, figures: ReportFigures) -> tuple[object, ...]:
+def _render_cause(cause: CauseFigures, figures: ReportFigures) -> str:
+    """Render the figures of a cause, what its events say, and where to go on."""
     types = ", ".join(name for name, _ in cause.event_types[:_MAX_EVENT_TYPES])
     more_types = cause.event_type_count - _MAX_EVENT_TYPES
-    return (
-        cause.rank,
-        cause.title,
-        format_details(cause),
-        cause.state.value,
-        format_aggregates(cause),
-        cause.deaths,
-        format_percent(cause.share).replace(" ", "\u00a0"),
-        f"{cause.first_seen.astimezone(figures.window.zone):%Y-%m-%d}"
-        + (f", {cause.beginning}" if cause.beginning else ""),
-        format_attempts(cause.attempts[0], cause.attempts[2]),
-        f"{types} and {more_types} more" if more_types > 0 else types,
-        cause.owner or "",
+    first_seen = f"{cause.first_seen.astimezone(figures.window.zone):%Y-%m-%d}"
+    attempts = format_attempts(cause.attempts[0], cause.attempts[2])
+    counts = (
+        f"{format_aggregates(cause)}, {format_count(cause.deaths, 'death')}"
+        f" ({format_percent(cause.share)}), {attempts} attempt{'s' * (cause.attempts[2] != 1)}"
     )
+    texts = [
+        f"{cause.state}: {counts}",
+        f"first seen: {first_seen}{cause.beginning and f', {cause.beginning}'}",
+        f"event types: {types}{f' and {more_types} more' if more_types > 0 else ''}",
+        *([f"details: {format_details(cause)}"] if cause.details else []),
+        *([f"owner: {cause.owner}"] if cause.owner else []),
+    ]
+    if found := cause.explanation:
+        texts.append(f"set apart by {found}" if found.condition else str(found))
+    lines = [escape_markdown(text) for text in texts]
+    return "\n".join([_render_list(*lines), *(f"- {line}" for line in _list_next(cause, figures))])
 
 
-def _render_explanations(causes: list[CauseFigures]) -> str:
-    return _render_list(
-        *(
-            f"{escape_markdown(cause.title, 120)}: {escape_markdown(str(cause.explanation), 400)}"
-            for cause in causes
-        )
-    )
+def _list_next(cause: CauseFigures, figures: ReportFigures) -> Iterator[str]:
+    """Yield the filter of the explanation, the page of a cause and commands, each on a line."""
+    if cause.explanation and cause.explanation.where:
+        option = f"--where {quote(cause.explanation.where)}"
+        # Of a filter that cannot be shown as it is, a copy would select other events.
+        if "`" not in option and option == sanitize_line(option, _MAX_FILTER_LENGTH):
+            yield f"`{option}`"
+    if cause.cause_id:
+        name = f"cause {escape_markdown(cause.cause_id)}"
+        address = figures.policy.links.link_cause(cause.cause_id)
+        yield f"[{name}]({address})" if address else name
+        yield f"`dlq causes explain {cause.cause_id}`"
+        yield f'`dlq fixes flag --cause {cause.cause_id} --note "..." --dry-run`'
 
 
 def _render_totals(figures: ReportFigures) -> str:
@@ -128,7 +159,7 @@ def _render_fix(fix: FixFigures) -> str:
         text += f"; {fix.delivered:,} of {fix.released:,} delivered, {fix.died_again:,} died again"
     if fix.verdict:
         text += f"; {fix.verdict}"
-    return f"- **{fix.status}** fix {fix.id}: {escape_markdown(text, 800)}"
+    return wrap_markdown(f"**{fix.status}** fix {fix.id}: {escape_markdown(text, 800)}", "- ")
 
 
 def _render_healed(healed: HealedFigures) -> str:
@@ -167,4 +198,4 @@ def _render_retention(figures: ReportFigures) -> str:
 
 
 def _render_list(*lines: str) -> str:
-    return "\n".join(f"- {line}" for line in lines)
+    return "\n".join(wrap_markdown(line, "- ") for line in lines)

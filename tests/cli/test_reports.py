@@ -74,7 +74,7 @@ def test_show_writes_no_file(dlq: Run, connection: Connection, home: Path) -> No
     story.create_story(connection)
     shown = dlq("reports", "show", "--day", "2026-11-20")
     assert (shown.code, shown.out.splitlines()[0]) == (0, "# 2026-11-20")
-    assert "| 1 | ConnectionRefusedError: " in shown.out
+    assert "| 1 | escalating | 98 | ConnectionRefusedError: " in shown.out
     assert "KeyError: 'address_<text>'" in shown.out or "<" in shown.out
     assert not re.search(r"&#\d+;|\\[^\s]|\u200b", shown.out)
     markdown = dlq("reports", "show", "--day", "2026-11-20", "--format", "markdown").out

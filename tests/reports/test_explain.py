@@ -26,7 +26,7 @@ from dlq_pipelines.reports.purge import purge_report_files
 from dlq_pipelines.reports.read import read_explanations
 from dlq_pipelines.reports.report import Report, build_report
 from dlq_pipelines.retries.retry import retry_events
-from dlq_pipelines.text import sanitize_line
+from dlq_pipelines.text import sanitize_line, unescape_markdown
 from dlq_pipelines.validate import EventId
 from tests.reports.test_report import SCHEMA
 from tests.rows import date_deaths, one
@@ -106,7 +106,10 @@ def test_a_report_keeps_what_set_the_events_apart(failing: ShapedOutbox, tmp_pat
     first = build(connection, tmp_path)
     assert SENTENCE in first.html
     assert "<bdi>$.bank = north</bdi>" in first.html  # on the first screen, after the new cause
-    assert "bank = north: 12 of 12 dead" in first.markdown
+    assert "set apart by $.bank = north: 12 of 12 dead, 0 of 30 delivered" in unescape_markdown(
+        first.markdown
+    )
+    assert "\n- `--where '$.bank == \"north\"'`\n" in first.markdown
     (cause,) = json.loads(first.json)["causes"]
     assert cause["explanation"] == {
         "condition": "$.bank = north",
@@ -135,7 +138,7 @@ def test_a_cause_whose_events_are_gone_stays_unexplained(
     archive_all(connection)
     first = build(connection, tmp_path)
     assert NOT_COMPARED in first.html
-    assert NOT_COMPARED in first.markdown
+    assert NOT_COMPARED in " ".join(first.markdown.split())
     assert json.loads(first.json)["causes"][0]["explanation"] == {
         "condition": None,
         "where": None,
@@ -160,7 +163,7 @@ def test_a_few_events_that_are_left_explain_no_cause(failing: ShapedOutbox, tmp_
     assert SENTENCE.replace("12", "6") in build(connection, tmp_path).html
     connection.execute("delete from dlq.report_explanation")
     retry_events(connection, ids[6:7], audit=AUDIT)
-    left = build(connection, tmp_path).markdown
+    left = " ".join(build(connection, tmp_path).markdown.split())
     assert NOT_COMPARED in left
     assert "north" not in left
 

@@ -7,10 +7,13 @@ import urllib.request
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
+from io import StringIO
 from pathlib import Path
 
 import jsonschema
 import pytest
+from rich.console import Console
+from rich.markdown import Markdown
 
 import dlq_pipelines.reports
 from dlq_pipelines.audit import AuditContext
@@ -31,6 +34,12 @@ from dlq_pipelines.reports.states import CauseState
 from dlq_pipelines.reports.wording import build_headline
 from dlq_pipelines.retries.advance import pause_fix, resume_fix
 from dlq_pipelines.retries.timeline import list_series
+from dlq_pipelines.text import (
+    escape_markdown,
+    shorten_markdown,
+    unescape_markdown,
+    wrap_markdown,
+)
 from tests.reports import story
 from tests.reports.rows import add_cause, add_death, count_again
 from tests.reports.story import BERLIN, DAY, WINDOW
@@ -354,7 +363,7 @@ def test_deleted_dead_events_are_unexplained(connection: Connection) -> None:
     report = make(connection, story.POLICY)
     assert report.figures.backlog.unexplained == 2
     assert "2 fewer: deleted or changed outside dlq-pipelines." in Page(report.html).text
-    assert "**2 unexplained**" in report.markdown
+    assert "**2 unexplained**" in " ".join(report.markdown.split())
 
 
 def test_what_healed_by_itself_is_shown_if_anything_did(connection: Connection) -> None:
@@ -401,7 +410,8 @@ def test_the_last_reconciliation_of_the_day_is_shown(connection: Connection) -> 
     text = Page(report.html).text
     assert "found 2 missing events and 1 duplicated: 7, 8, 9." in text
     assert "It recorded 3 deaths that no trigger saw. Run dlq doctor." in text
-    assert "2 events missing, 1 duplicated, 3 deaths missed" in report.markdown
+    markdown = " ".join(report.markdown.split())
+    assert "2 events missing, 1 duplicated, 3 deaths missed" in markdown
     assert json.loads(report.json)["reconciliation"] == {
         "checked_at": "2026-11-19T23:00:00Z",
         "missing": 2,
@@ -466,10 +476,14 @@ def test_hostile_texts_are_inert_in_markdown(connection: Connection) -> None:
     """No tag, link, code or table cell comes from an error."""
     hostile(connection)
     report = make(connection)
-    for hostile_text in ("<script", "](javascript", "https://evil", "`", "\x1b"):
+    for hostile_text in ("<script", "](javascript", "https://evil", "\x1b"):
         assert hostile_text not in report.markdown
-    rows = [line for line in report.markdown.splitlines() if line.startswith("| ")]
-    assert {line.count(" | ") for line in rows} == {10}
+    lines = report.markdown.splitlines()
+    assert {line.count(" | ") for line in lines if line.startswith("| ")} == {3}
+    assert [line for line in lines if "`" in line] == [
+        "- `dlq causes explain evil`",
+        '- `dlq fixes flag --cause evil --note "..." --dry-run`',
+    ]
     assert report.json.isascii()
 
 
@@ -708,6 +722,64 @@ def test_the_digest_fits_a_channel(connection: Connection, tmp_path: Path) -> No
     assert digest.text.splitlines()[-1] == str(tmp_path / "2026-11-20.html")
     assert len(digest.text) < 1_500
     assert build_digest(make(connection)).text.count("\n") == 5
+
+
+def test_markdown_fits_80_columns_and_names_the_next_commands(outbox: ShapedOutbox) -> None:
+    """Each cause has its id, its page and its commands, which stay on one line."""
+    story.create_story(outbox)
+    links = Links("https://dlq.example.com")
+    report = make(outbox.connection, policy=replace(story.POLICY, links=links))
+    lines = report.markdown.splitlines()
+    assert [
+        line
+        for line in lines
+        if len(line) > 80 and not re.fullmatch(r"- (`[^`]+`|\[[^]]+\]\(\S+\))", line)
+    ] == []
+    causes = [cause.cause_id for cause in report.figures.causes if cause.cause_id]
+    assert len(causes) == 6
+    for cause in causes:
+        at = lines.index(f"- [cause {cause}](https://dlq.example.com/causes/{cause})")
+        assert lines[at + 1 : at + 3] == [
+            f"- `dlq causes explain {cause}`",
+            f'- `dlq fixes flag --cause {cause} --note "..." --dry-run`',
+        ]
+    assert "\n- cause v2-" in make(outbox.connection).markdown
+
+
+def test_a_terminal_of_80_columns_shows_the_causes_whole(connection: Connection) -> None:
+    """Columns are as wide as their words, and no command is broken."""
+    story.create_story(connection)
+    output = StringIO()
+    markdown = Markdown(make(connection, story.POLICY).markdown, hyperlinks=False)
+    Console(file=output, width=80).print(markdown)
+    lines = [line.strip() for line in output.getvalue().splitlines()]
+    cause = compute_cause_id(story.CARRIER)
+    assert "2  new           27      psycopg.errors.UniqueViolation: duplicate key…" in lines
+    assert f"• cause {cause}" in lines
+    assert f'• dlq fixes flag --cause {cause} --note "..." --dry-run' in lines
+
+
+def test_wrapped_markdown_begins_no_block() -> None:
+    """A word that would begin a list, a rule or a table follows the word before it."""
+    for words in ("a - ", "a 1. ", "a 12) ", "a + ", "a === ", "a --- ", "40 % "):
+        text = (words * 60).strip()
+        lines = wrap_markdown(text, "- ").split("\n")
+        assert max(map(len, lines)) <= 80
+        assert all(re.match(r"(- |  )(a|40) ", line) for line in lines)
+        assert " ".join(line[2:] for line in lines) == text
+    long = "x" * 100
+    assert wrap_markdown(f"{long} b", "- ") == f"- {long}\n  b"
+
+
+def test_a_shortened_text_fits_when_it_is_escaped() -> None:
+    for text in ("<" * 60, "a_b " * 30, "https://example.com/" * 5, "short"):
+        shown = shorten_markdown(text, 46)
+        assert len(escape_markdown(shown)) <= 46
+        assert shown == text or shown.endswith("…")
+
+
+def test_code_stays_when_markdown_is_unescaped() -> None:
+    assert unescape_markdown(r"a\_b `--where '\_\\.'` &#60;") == r"a_b `--where '\_\\.'` <"
 
 
 def test_markdown_lists_ten_causes_and_counts_the_rest(connection: Connection) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from shlex import quote
 
 from dlq_pipelines.day import format_weekday
+from dlq_pipelines.reports.decisions import OpenDecision, list_open_decisions
 from dlq_pipelines.reports.figures import (
     DAYS_BEFORE,
     CauseFigures,
@@ -39,7 +40,7 @@ _MAX_FILTER_LENGTH = 500
 
 
 def render_report_markdown(figures: ReportFigures, headline: str) -> str:
-    """Render headline, totals, the ten most harmful causes, fixes, retention and links.
+    """Render headline, totals, decisions, the ten most harmful causes, fixes, retention, links.
 
     Lines have at most 80 characters, except commands, links and longer words.
     """
@@ -48,12 +49,14 @@ def render_report_markdown(figures: ReportFigures, headline: str) -> str:
         wrap_markdown(f"**{escape_markdown(headline, 1_000)}**"),
         _render_totals(figures),
     ]
+    if decisions := list_open_decisions(figures):
+        parts += ["## To decide", "\n".join(map(_render_decision, decisions))]
+    if figures.healed is not None:
+        parts += ["## Healed without a person", _render_healed(figures.healed)]
     if figures.causes:
         parts += ["## Causes", render_causes_markdown(figures)]
     if figures.fixes:
         parts += ["## Fixes", "\n".join(_render_fix(fix) for fix in figures.fixes)]
-    if figures.healed is not None:
-        parts += ["## Healed without a person", _render_healed(figures.healed)]
     parts += ["## Retention and reconciliation", _render_retention(figures)]
     links = figures.policy.links
     addresses = {"Alerts": links.link_alerts(), "Runs in Dagster": links.link_runs()}
@@ -149,6 +152,11 @@ def _format_means(figures: ReportFigures) -> str:
         which = f"last two {weekday}s" if both else f"last {weekday}"
         means += f", of the {which} {format_rounded(figures.weekday_mean)}"
     return means
+
+
+def _render_decision(decision: OpenDecision) -> str:
+    note = f" ({escape_markdown(decision.note, 200)})" if decision.note else ""
+    return f"{wrap_markdown(f'{decision.text}{note}:', '- ')}\n  `{decision.command}`"
 
 
 def _render_fix(fix: FixFigures) -> str:

@@ -31,6 +31,7 @@ from dlq_pipelines.reports.charts import (
     draw_sparkline,
     draw_trend_chart,
 )
+from dlq_pipelines.reports.decisions import list_open_decisions
 from dlq_pipelines.reports.figures import ALL, DAYS_BEFORE, OTHER, CauseFigures, ReportFigures
 from dlq_pipelines.reports.states import URGENT_STATES
 from dlq_pipelines.reports.timeline import draw_fix_timeline
@@ -69,6 +70,7 @@ def render_report_page(figures: ReportFigures, headline: str) -> str:
         day=figures.window.day,
         figures=figures,
         headline=headline,
+        decisions=list_open_decisions(figures),
         urgent=[(state, figures.list_causes(state)) for state in URGENT_STATES],
         detailed=[cause for cause in figures.causes if cause.is_detailed],
         listed=further[:_MAX_LISTED],

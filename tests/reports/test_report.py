@@ -24,6 +24,7 @@ from dlq_pipelines.errors import DlqError
 from dlq_pipelines.exports.target import Target, open_local_target, open_target
 from dlq_pipelines.links import Links
 from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.reports.decisions import OpenDecision, list_open_decisions
 from dlq_pipelines.reports.digest import build_digest
 from dlq_pipelines.reports.figures import ReportPolicy, ReportWindow
 from dlq_pipelines.reports.json_report import render_report_json
@@ -395,9 +396,56 @@ def test_what_healed_by_itself_is_shown_if_anything_did(connection: Connection) 
     assert json.loads(after.json)["healed_by_probes"] == {"events": 4, "causes": ["timeout"]}
     assert after.headline.endswith("1 verified. Healed without a person: 4 events.")
     assert "Healed without a person: 4 events." in build_digest(after).text
+    text = " ".join(Page(after.html).text.split())
+    assert "Healed without a person: 4 events, 1 cause." in text
+    assert text.index("4 events, 1 cause.") < text.index("Dead at end of day")
+    assert after.markdown.index("## Healed") < after.markdown.index("## Causes")
     for text in (after.html, after.markdown):
         assert "Healed without a person" in text
         assert "4 events delivered by probes, untouched by a person" in text
+
+
+def test_the_first_screen_says_what_a_person_has_to_decide(connection: Connection) -> None:
+    """Parked events, halted and paused fixes, and causes that regressed without an open fix."""
+    quiet = make(connection)
+    assert "o decide" not in quiet.html + quiet.markdown
+    played = story.create_story(connection)
+    figures = make(connection, story.POLICY).figures
+    rank = figures.list_causes(CauseState.REGRESSED)[0].rank
+    cause = compute_cause_id(story.CARRIER)
+    regressed = OpenDecision(
+        "1 regressed cause without an open fix",
+        f"dlq causes show {cause}",
+        address=f"#cause-{rank}",
+    )
+    halted = OpenDecision("fix 3 was halted", "dlq fixes show 3", "route v2 works again", "#fix-3")
+    assert list_open_decisions(figures) == [halted, regressed]
+    pause_fix(
+        connection,
+        played.label_fix,
+        audit=AuditContext("ann", "look first", WINDOW.until - timedelta(hours=1)),
+    )
+    links = Links("https://dlq.example.com")
+    figures = make(connection, replace(story.POLICY, max_retries=1, links=links)).figures
+    assert figures.backlog.parked == 10
+    parked = OpenDecision(
+        "10 parked events", "dlq fixes parked", address="https://dlq.example.com/parked"
+    )
+    paused = OpenDecision(
+        "fix 2 is paused", "dlq fixes show 2", "labels read the new field", "#fix-2"
+    )
+    assert list_open_decisions(figures) == [parked, halted, paused, regressed]
+    report = make(connection, replace(story.POLICY, max_retries=1))
+    text = " ".join(Page(report.html).text.split())
+    assert "To decide: 10 parked events (dlq fixes parked); fix 3 was halted (route v2" in text
+    assert text.index("To decide:") < text.index("Dead at end of day")
+    assert (
+        "## To decide\n\n- 10 parked events:\n  `dlq fixes parked`\n- fix 3 was halted"
+        in unescape_markdown(report.markdown)
+    )
+    assert report.markdown.index("## To decide") < report.markdown.index("## Causes")
+    flagged = replace(figures.fixes[1], cause_id=figures.fixes[0].cause_id)
+    assert halted not in list_open_decisions(replace(figures, fixes=(figures.fixes[0], flagged)))
 
 
 def test_the_last_reconciliation_of_the_day_is_shown(connection: Connection) -> None:
@@ -481,6 +529,7 @@ def test_hostile_texts_are_inert_in_markdown(connection: Connection) -> None:
     lines = report.markdown.splitlines()
     assert {line.count(" | ") for line in lines if line.startswith("| ")} == {3}
     assert [line for line in lines if "`" in line] == [
+        "  `dlq fixes show 1`",
         "- `dlq causes explain evil`",
         '- `dlq fixes flag --cause evil --note "..." --dry-run`',
     ]

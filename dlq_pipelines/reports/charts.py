@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from hashlib import sha256
 from html import escape
 from typing import Any
 
@@ -19,7 +20,7 @@ import pandas as pd
 import vl_convert as vlc
 
 from dlq_pipelines.day import format_short_day
-from dlq_pipelines.reports.figures import ALL, OTHER, UNCLASSIFIED, ReportFigures
+from dlq_pipelines.reports.figures import ALL, OTHER, UNCLASSIFIED, CauseFigures, ReportFigures
 
 # More colors cannot be distinguished.
 _MAX_SERIES = 5
@@ -56,12 +57,21 @@ class ChartSeries:
 
 
 def build_chart_series(figures: ReportFigures) -> list[ChartSeries]:
-    """Return the series that have deaths: the most harmful causes, the others, unclassified."""
+    """Return the series that have deaths: the most harmful causes, the others, unclassified.
+
+    Reports of the same causes give each one the same color, whatever its rank.
+    """
     causes = [cause for cause in figures.causes if cause.cause_id]
     top, rest = causes[:_MAX_SERIES], causes[_MAX_SERIES:]
+    colors = _choose_colors(top)
     series = [
-        ChartSeries(cause.title, color, f"s{number}", (cause.cause_id,))
-        for number, (cause, color) in enumerate(zip(top, _PALETTE, strict=False), start=1)
+        ChartSeries(
+            cause.title,
+            _PALETTE[colors[cause.cause_id]],
+            f"s{colors[cause.cause_id] + 1}",
+            (cause.cause_id,),
+        )
+        for cause in top
     ]
     others = (*(cause.cause_id for cause in rest), OTHER)
     label = "other causes" if series else "all causes"
@@ -70,6 +80,21 @@ def build_chart_series(figures: ReportFigures) -> list[ChartSeries]:
         ChartSeries("not classified yet", _UNCLASSIFIED_COLOR, "sx", (UNCLASSIFIED,)),
     ]
     return [item for item in series if figures.days[list(item.causes)].to_numpy().any()]
+
+
+def _choose_colors(causes: Sequence[CauseFigures]) -> dict[str, int]:
+    """Return the position in the palette of each cause, by its id.
+
+    The hash of an id orders the palette. Older causes choose first, so that a new cause does not
+    change their colors.
+    """
+    chosen: dict[str, int] = {}
+    for cause in sorted(causes, key=lambda cause: (cause.first_seen, cause.cause_id)):
+        free = set(range(len(_PALETTE))) - {*chosen.values()}
+        chosen[cause.cause_id] = min(
+            free, key=lambda color: sha256(f"{color} {cause.cause_id}".encode()).digest()
+        )
+    return chosen
 
 
 def draw_days_chart(figures: ReportFigures) -> str:

@@ -1,6 +1,8 @@
 """Tests the charts: equal figures give equal bytes, and no text of an event is in a chart."""
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from xml.etree import ElementTree as ET
 
@@ -12,12 +14,12 @@ from dlq_pipelines.reports.charts import (
     draw_sparkline,
     draw_trend_chart,
 )
-from dlq_pipelines.reports.figures import ReportFigures, ReportPolicy
+from dlq_pipelines.reports.figures import CauseFigures, ReportFigures, ReportPolicy, ReportWindow
 from dlq_pipelines.reports.read import read_report_figures
 from dlq_pipelines.reports.timeline import draw_fix_timeline
 from dlq_pipelines.retries.timeline import FixInterval, FixTimeline
 from tests.reports.rows import add_cause, add_death, count_again
-from tests.reports.story import DAY, NOW, WINDOW
+from tests.reports.story import BERLIN, DAY, NOW, WINDOW
 
 
 def seven_causes(connection: Connection) -> ReportFigures:
@@ -71,6 +73,43 @@ def test_five_causes_have_a_color_and_the_rest_shares_one(connection: Connection
     assert len({one.color for one in found}) == len({one.css_class for one in found}) == 7
     drawn = sum(int(figures.days[list(one.causes)].to_numpy().sum()) for one in found)
     assert drawn == 50
+
+
+def test_a_cause_keeps_its_color_on_days_with_other_ranks(connection: Connection) -> None:
+    """Also if a newer cause replaces one of the five. Each has a color of its own."""
+    days = (WINDOW, ReportWindow(DAY + timedelta(days=1), BERLIN))
+    for number in range(8):
+        add_cause(connection, f"v2-{number}")
+        for window, deaths in zip(days, (20 - number, 10 + number), strict=True):
+            for event in range(deaths if number < 5 or window is days[1] else 0):
+                add_death(
+                    connection,
+                    window.start + timedelta(minutes=number),
+                    cause=f"v2-{number}",
+                    event=number * 100 + event,
+                    aggregate=str(event),
+                )
+    count_again(connection)
+    first, second = (
+        read_report_figures(connection, window, policy=ReportPolicy(), now=NOW + timedelta(days=2))
+        for window in days
+    )
+    assert [cause.cause_id[3:] for cause in first.causes] == list("01234")
+    assert [cause.cause_id[3:] for cause in second.causes] == list("76543210")
+    colors = list_colors(first, first.causes)
+    assert len(set(colors.values())) == 5
+    assert list_colors(second, [c for c in second.causes if c.cause_id in colors]) == colors
+    # A newer cause has the most deaths, and one of the five is gone.
+    newest, *older = second.causes[0], *first.causes[1:]
+    found = list_colors(second, [newest, *older])
+    assert len(set(found.values())) == 5
+    assert {**found, **list_colors(first, older)} == found
+
+
+def list_colors(figures: ReportFigures, causes: Sequence[CauseFigures]) -> dict[str, str]:
+    """Return the color of each cause if these causes died on the day."""
+    series = build_chart_series(replace(figures, causes=tuple(causes)))
+    return {item.causes[0]: item.css_class for item in series[: len(causes)]}
 
 
 def test_sparkline_has_one_bar_a_day_and_accents_the_last() -> None:

@@ -546,9 +546,9 @@ def _describe_usual(figures: AlertFigures, event_type: str) -> str:
     hours = figures.baseline.get(event_type, ())
     limit = compute_spike_threshold(hours)
     if hours and limit:
-        return f"Up to {limit:,.0f} are usual, by the {len(hours):,} hours before."
+        return f"Up to {limit:,.0f} are usual, by the {format_count(len(hours), 'hour')} before."
     if hours:
-        return f"In most of the {len(hours):,} hours before none died."
+        return f"In most of the {format_count(len(hours), 'hour')} before none died."
     since = f" since {figures.began:%Y-%m-%d %H:%M} UTC" if figures.began else ""
     return f"Deaths are recorded{since} only, so no earlier hour shows what is usual."
 
@@ -577,7 +577,7 @@ def _find_escalating_causes(figures: AlertFigures) -> Iterator[Finding]:
         cause, deaths, before = found.cause, found.days[-1], found.days[:-1]
         if is_above_limit(deaths, before):
             limit = compute_escalation_limit(before)
-            why = f"Up to {limit:,.0f} are usual, by the {len(before)} days before."
+            why = f"Up to {limit:,.0f} are usual, by the {format_count(len(before), 'day')} before."
         else:
             why = f"They rise: {', '.join(f'{day:,}' for day in found.days)} by day."
         yield _build_finding(

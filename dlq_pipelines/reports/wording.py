@@ -126,6 +126,9 @@ def format_aggregates(cause: CauseFigures) -> str:
         return format_count(cause.aggregates, "aggregate")
     if noun.endswith("y") and noun[-2:-1] not in "aeiou":
         return format_count(cause.aggregates, noun, f"{noun[:-1]}ies")
+    if noun[-1] in "sS" and noun[-2:].lower() != "ss":
+        # It is a plural already, such as the name of a table.
+        return format_count(cause.aggregates, "aggregate", noun)
     plural = f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
     return format_count(cause.aggregates, noun, plural)
 

@@ -138,6 +138,18 @@ def test_a_finding_links_to_what_it_is_about() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("before", "words"),
+    [([2], "by the 1 day before."), ([2] * 14, "by the 14 days before.")],
+)
+def test_an_escalating_cause_says_how_many_days_show_what_is_usual(
+    before: list[int], words: str
+) -> None:
+    cause = EscalatingCause(CAUSE, NOW.date(), [*before, 90])
+    (found,) = evaluate_rules(replace(QUIET, escalating=[cause]), Thresholds())
+    assert words in found.detail
+
+
 def test_the_figures_cover_each_rule() -> None:
     assert {key.partition(":")[0] for key in FIRING} == set(ALERT_RULES)
 
@@ -239,6 +251,7 @@ def test_more_deaths_are_never_less_of_a_spike(hours: list[int], deaths: int, ou
     [
         ([], "Deaths are recorded since 2026-11-24 11:30 UTC only, so no earlier hour shows what"),
         ([0] * 3, "In most of the 3 hours before none died."),
+        ([0], "In most of the 1 hour before none died."),
         ([0] * 336, "In most of the 336 hours before none died."),
         ([9] * 336, "Up to 20 are usual, by the 336 hours before."),
     ],

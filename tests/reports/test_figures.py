@@ -1,6 +1,7 @@
 """Tests the figures of a day: which deaths are counted, by day, hour, cause and type."""
 
 import random
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -153,6 +154,34 @@ def test_an_event_without_an_aggregate_counts_for_itself(connection: Connection)
         ("few", 1, 9),
     ]
     assert format_aggregates(figures.causes[0]) == "3 events"
+
+
+@pytest.mark.parametrize(
+    ("noun", "one", "many"),
+    [
+        ("parcel", "1 parcel", "57 parcels"),
+        ("parcel_job", "1 parcel_job", "57 parcel_jobs"),
+        ("parcel_jobs", "1 aggregate", "57 parcel_jobs"),
+        ("Orders", "1 aggregate", "57 Orders"),
+        ("ORDERS", "1 aggregate", "57 ORDERS"),
+        ("delivery", "1 delivery", "57 deliveries"),
+        ("address", "1 address", "57 addresses"),
+        ("box", "1 box", "57 boxes"),
+        ("an order", "1 aggregate", "57 aggregates"),
+        (None, "1 aggregate", "57 aggregates"),
+    ],
+)
+def test_aggregates_are_named_by_their_type(
+    connection: Connection, noun: str | None, one: str, many: str
+) -> None:
+    """A type that ends in s is a plural already."""
+    window = ReportWindow(DAY, BERLIN)
+    add_cause(connection, "slow")
+    add_death(connection, window.start, cause="slow")
+    count_again(connection)
+    cause = replace(read(connection, window).causes[0], aggregate_type=noun)
+    assert format_aggregates(cause) == one
+    assert format_aggregates(replace(cause, aggregates=57)) == many
 
 
 def test_merged_causes_are_one_and_count_an_aggregate_once(connection: Connection) -> None:

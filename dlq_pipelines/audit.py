@@ -144,7 +144,11 @@ class AuditEntry:
 
 
 def list_audit_entries(
-    connection: Connection, *, limit: int = 50, after: int | None = None
+    connection: Connection,
+    *,
+    limit: int = 50,
+    after: int | None = None,
+    since: datetime | None = None,
 ) -> list[AuditEntry]:
     """Return audit entries, the latest first.
 
@@ -152,10 +156,12 @@ def list_audit_entries(
         connection: to the ledger.
         limit: 1 to 1,000 entries.
         after: the id of the last entry of the previous page.
+        since: only entries from this time on; None: all.
     """
     rows = connection.run(
         "audit.list",
         limit=validate_positive("limit", limit, most=1000),
         after=after and validate_positive("after", after),
+        since=since,
     )
     return [AuditEntry(**row) for row in rows]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Depends, Path, Query
 from pydantic import AfterValidator, Field
 
 from dlq_pipelines.api.auth import Admin, Reader
@@ -14,6 +14,7 @@ from dlq_pipelines.causes.catalogue import (
     Cause,
     CauseChange,
     CauseDescription,
+    CauseFilter,
     ProbeMode,
     describe_cause,
     list_causes,
@@ -26,12 +27,14 @@ from dlq_pipelines.causes.catalogue import (
 )
 from dlq_pipelines.causes.explain import CauseExplanation, explain_cause
 from dlq_pipelines.causes.recent import RecentDeaths, list_recent_causes
+from dlq_pipelines.causes.search import build_cause_filter
 from dlq_pipelines.causes.similar import (
     MergeGroup,
     MergeProposal,
     find_similar_causes,
     find_similar_groups,
 )
+from dlq_pipelines.causes.states import ListedCauseState
 from dlq_pipelines.day import parse_past_time
 from dlq_pipelines.installation import build_hides_path, build_redact_errors
 from dlq_pipelines.validate import BIGINT_MAX
@@ -119,14 +122,49 @@ class SimilarList:
     count: int
 
 
+def build_listed_filter(
+    outbox: Outbox,
+    settings: ApiSettings,
+    state: Annotated[
+        ListedCauseState | None, Query(description="Only causes in this state.")
+    ] = None,
+    owner: Annotated[
+        str | None, Query(max_length=200, description="Only causes of this owner, in any case.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        Query(
+            max_length=100,
+            description="With the state new or rose: from this time until now: 2h, today or an "
+            "ISO time. Default: 24h.",
+        ),
+    ] = None,
+) -> CauseFilter:
+    """Build the filter of a list of causes; a dependency."""
+    return build_cause_filter(
+        outbox,
+        state=state,
+        owner=owner,
+        since=since,
+        now=datetime.now(UTC),
+        zone=settings.zone,
+    )
+
+
 @router.get("")
-def get_causes(_: Reader, outbox: Outbox, limit: Limit = 50, after: After = None) -> CauseList:
+def get_causes(
+    _: Reader,
+    outbox: Outbox,
+    wanted: Annotated[CauseFilter, Depends(build_listed_filter)],
+    limit: Limit = 50,
+    after: After = None,
+) -> CauseList:
     """List causes, those with most dead events first.
 
     A cause whose figures change between two pages can be missing.
     """
-    now, causes = datetime.now(UTC), list_causes(outbox, limit=limit, after=after)
-    found = [ShownCause(**vars(cause), state_now=cause.state(now)) for cause in causes]
+    causes = list_causes(outbox, limit=limit, after=after, wanted=wanted)
+    found = [ShownCause(**vars(cause), state_now=cause.state(wanted.now)) for cause in causes]
     return CauseList(found, len(found), limit, causes[-1].cursor if len(causes) == limit else None)
 
 

@@ -168,8 +168,37 @@ class CauseDescription:
     sample: str | None
 
 
+@dataclass(frozen=True)
+class CauseFilter:
+    """Which causes are listed; a None matches all of them.
+
+    Attributes:
+        now: the time at which a cause is muted.
+        state: open, fixing, fixed, regressed or muted.
+        owner: the owner, in any case.
+        ids: the causes.
+    """
+
+    now: datetime
+    state: str | None = None
+    owner: str | None = None
+    ids: frozenset[str] | None = None
+
+    def matches(self, cause: Cause) -> bool:
+        """Return whether a cause meets all that was given."""
+        return (
+            (self.state is None or cause.state(self.now) == self.state)
+            and (self.owner is None or (cause.owner or "").lower() == self.owner.lower())
+            and (self.ids is None or cause.id in self.ids)
+        )
+
+
 def list_causes(
-    connection: Connection, *, limit: int = 50, after: str | None = None
+    connection: Connection,
+    *,
+    limit: int = 50,
+    after: str | None = None,
+    wanted: CauseFilter | None = None,
 ) -> list[Cause]:
     """Return causes, those with most dead events now first, then by deaths.
 
@@ -178,12 +207,17 @@ def list_causes(
         limit: 1 to 1,000 causes.
         after: the `cursor` of the last cause of the previous page. A cause whose figures change
             between two pages may appear twice or not at all; every other cause appears once.
+        wanted: which causes; None: all.
 
     Raises:
         ValueError: the limit is out of range, or `after` is not a cursor.
     """
     return _fetch_causes(
-        connection, limit=validate_positive("limit", limit, most=1000), after=after
+        connection,
+        limit=validate_positive("limit", limit, most=1000),
+        after=after,
+        ids=None if wanted is None or wanted.ids is None else sorted(wanted.ids),
+        wanted=wanted,
     )
 
 
@@ -478,6 +512,7 @@ def _fetch_causes(
     ids: list[str] | None = None,
     after: str | None = None,
     details: int = _LISTED_DETAILS,
+    wanted: CauseFilter | None = None,
 ) -> list[Cause]:
     dead, deaths, last_id = (
         (None, None, None) if after is None else decode_cursor(after, int, int, str)
@@ -489,6 +524,9 @@ def _fetch_causes(
         after_dead=dead,
         after_deaths=deaths,
         after_id=last_id,
+        state=wanted and wanted.state,
+        owner=wanted and wanted.owner,
+        now=wanted and wanted.now,
     ).fetchall()
     by_cause: defaultdict[str, list[CauseDetail]] = defaultdict(list)
     for row in connection.run("cause.details", ids=[row["id"] for row in rows], limit=details):

@@ -1,40 +1,20 @@
-"""Searches causes by state, owner and title, a page at a time."""
+"""Searches causes by state, owner, event type and title, a page at a time."""
 
 from dataclasses import dataclass
 from datetime import datetime
+from zoneinfo import ZoneInfo
 
-from dlq_pipelines.causes.catalogue import Cause, list_causes, redact_causes
+from dlq_pipelines.causes.catalogue import Cause, CauseFilter, list_causes, redact_causes
+from dlq_pipelines.causes.recent import list_recent_causes
+from dlq_pipelines.causes.states import RECENT_PERIOD, ListedCauseState
+from dlq_pipelines.day import parse_past_time
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.text import RedactTexts
+from dlq_pipelines.validate import validate_not_blank, validate_storable
 
-# Causes that one search reads: a filter that few causes match must not read all of them.
+# Causes that one search reads: a title that few causes have must not read all of them.
 _PAGE, _MAX_PAGES = 200, 10
-
-
-@dataclass(frozen=True)
-class CauseFilter:
-    """Which causes are searched for; a None matches all of them.
-
-    Attributes:
-        state: open, fixing, fixed, regressed or muted.
-        owner: the owner, in any case.
-        text: a part of the title, in any case.
-        ids: the causes; see `list_causes_of_type`.
-    """
-
-    state: str | None = None
-    owner: str | None = None
-    text: str | None = None
-    ids: frozenset[str] | None = None
-
-    def matches(self, cause: Cause, *, now: datetime) -> bool:
-        """Return whether a cause meets all that was given."""
-        return (
-            (self.state is None or cause.state(now) == self.state)
-            and (self.owner is None or (cause.owner or "").casefold() == self.owner.casefold())
-            and (self.text is None or self.text.casefold() in cause.title.casefold())
-            and (self.ids is None or cause.id in self.ids)
-        )
+_MAX_OWNER_LENGTH = 200
 
 
 @dataclass(frozen=True)
@@ -54,23 +34,60 @@ def list_causes_of_type(connection: Connection, event_type: str) -> frozenset[st
     return frozenset(row["id"] for row in rows)
 
 
+def build_cause_filter(
+    connection: Connection,
+    *,
+    state: ListedCauseState | None,
+    owner: str | None,
+    since: str | None,
+    now: datetime,
+    zone: ZoneInfo,
+) -> CauseFilter:
+    """Build the filter of the lists of the command line and of the HTTP API.
+
+    Args:
+        connection: to the ledger.
+        state: the state; None: any.
+        owner: the owner, in any case; None: any.
+        since: when the period of the states `new` and `rose` begins; None: 24 hours ago.
+        now: the present time.
+        zone: the time zone of days.
+
+    Raises:
+        ValueError: `since` is not a time before now, or is given with another state; or the owner
+            is blank.
+    """
+    if owner is not None:
+        owner = validate_storable(
+            "owner", validate_not_blank("owner", owner).strip(), most=_MAX_OWNER_LENGTH
+        )
+    if state is None or not state.is_recent:
+        if since is not None:
+            raise ValueError("since applies to the states new and rose only. Pass one of them.")
+        return CauseFilter(now, state, owner)
+    at = parse_past_time("since", since or RECENT_PERIOD, zone, now=now)
+    recent = list_recent_causes(connection, since=at, now=now, zone=zone)
+    ids = frozenset(item.cause.id for item in recent.causes if item.recency.value == state.value)
+    return CauseFilter(now, owner=owner, ids=ids)
+
+
 def search_causes(
     connection: Connection,
     wanted: CauseFilter,
     *,
-    now: datetime,
+    text: str | None = None,
     redact: RedactTexts = list,
     limit: int = 50,
     after: str | None = None,
 ) -> CauseSearch:
-    """Return causes that match a filter, those with most dead events now first.
+    """Return causes that match a filter and a title, those with most dead events now first.
 
     A page reads at most 2,000 causes, so it can be short although others follow.
 
     Args:
         connection: to the ledger.
-        wanted: the filter, which sees titles as they are shown.
-        now: the present time.
+        wanted: the filter.
+        text: a part of the title as it is shown, in any case; None: any title.
         redact: hides parts of titles and details.
         limit: the most causes of a page.
         after: the `next` of the previous page.
@@ -80,9 +97,9 @@ def search_causes(
     """
     found: list[Cause] = []
     for _ in range(_MAX_PAGES):
-        page = list_causes(connection, limit=_PAGE, after=after)
+        page = list_causes(connection, limit=_PAGE, after=after, wanted=wanted)
         for cause, shown in zip(page, redact_causes(page, redact), strict=True):
-            if wanted.matches(shown, now=now):
+            if has_title(shown, text):
                 if len(found) == limit:
                     return CauseSearch(tuple(found), after)
                 found.append(shown)
@@ -90,3 +107,8 @@ def search_causes(
         if len(page) < _PAGE:
             return CauseSearch(tuple(found), None)
     return CauseSearch(tuple(found), after)
+
+
+def has_title(cause: Cause, text: str | None) -> bool:
+    """Return whether the title of a cause contains a text, in any case."""
+    return text is None or text.casefold() in cause.title.casefold()

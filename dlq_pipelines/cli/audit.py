@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -14,6 +15,7 @@ from dlq_pipelines.cli.output import (
     with_output_format,
 )
 from dlq_pipelines.cli.session import open_session
+from dlq_pipelines.text import sanitize_line
 
 app = typer.Typer(
     name="audit",
@@ -30,6 +32,10 @@ def audit_command() -> None:
 @app.command("list")
 @with_output_format
 def list_audit_entries_command(
+    since: Annotated[
+        str | None,
+        typer.Option("--since", help="From this time on, such as 2h, yesterday or an ISO time."),
+    ] = None,
     limit: Limit = 50,
     after: Annotated[
         int | None, typer.Option(min=1, help="`next` of the previous page.", metavar="ID")
@@ -38,12 +44,14 @@ def list_audit_entries_command(
 ) -> None:
     """List the changes, the latest first.
 
-    Example: `dlq audit list --limit 10`
+    Example: `dlq audit list --since yesterday`
     """
     from dlq_pipelines.audit import AuditEntry, list_audit_entries
+    from dlq_pipelines.day import parse_past_time
 
-    with open_session() as (connection, _):
-        found = list_audit_entries(connection, limit=limit, after=after)
+    with open_session() as (connection, settings):
+        at = since and parse_past_time("since", since, settings.zone, now=datetime.now(UTC))
+        found = list_audit_entries(connection, limit=limit, after=after, since=at or None)
     print_page(
         "entries",
         [asdict(entry) for entry in found],
@@ -56,12 +64,16 @@ def list_audit_entries_command(
                 "change": entry.kind,
                 "events": entry.events,
                 "actor": entry.actor,
-                "reason": entry.reason[:100],
-                "of": json.dumps(entry.filter)[:100],
+                "reason": sanitize_line(entry.reason, 100),
+                "of": sanitize_line(json.dumps(entry.filter), 100),
             }
             for entry in found
         ],
-        empty="Nothing was changed yet." if after is None else "No older changes.",
+        empty="No older changes."
+        if after is not None
+        else f"Nothing was changed since {since}."
+        if since
+        else "Nothing was changed yet.",
         header=list_columns(AuditEntry),
         optional=("of", "events", "at"),
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dlq_pipelines.causes.states import ListedCauseState
 from dlq_pipelines.cli.mutation import (
     NOTHING_CHANGED,
     REASON_HELP,
@@ -54,17 +55,40 @@ CauseId = Annotated[
 @app.command("list")
 @with_output_format
 def list_causes_command(
-    limit: Limit = 50, after: After = None, format: OutputFormat = OutputFormat.TABLE
+    state: Annotated[
+        ListedCauseState | None,
+        typer.Option("--state", help="Only causes in this state. See --since for new and rose."),
+    ] = None,
+    owner: Annotated[
+        str | None, typer.Option("--owner", help="Only causes of this owner, in any case.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since",
+            help="With --state new or rose: from this time until now, such as 2h, yesterday or an "
+            "ISO time. Default: 24h.",
+            show_default=False,
+        ),
+    ] = None,
+    limit: Limit = 50,
+    after: After = None,
+    format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
     """List causes, those with most dead events first.
 
-    Example: `dlq causes list --limit 10`
+    Example: `dlq causes list --state regressed --owner team-shipping`
     """
     from dlq_pipelines.causes.catalogue import Cause, list_causes
+    from dlq_pipelines.causes.search import build_cause_filter
 
-    with open_session() as (connection, _):
-        found = list_causes(connection, limit=limit, after=after)
     now = datetime.now(UTC)
+    with open_session() as (connection, settings):
+        wanted = build_cause_filter(
+            connection, state=state, owner=owner, since=since, now=now, zone=settings.zone
+        )
+        found = list_causes(connection, limit=limit, after=after, wanted=wanted)
+    is_filtered = state is not None or owner is not None
     brief = [
         {
             "cause": cause.id,
@@ -83,7 +107,9 @@ def list_causes_command(
         cursor=found[-1].cursor if len(found) == limit else None,
         format=format,
         brief=brief,
-        empty="No causes yet: nothing has died and been classified.",
+        empty="No cause matches."
+        if is_filtered
+        else "No causes yet: nothing has died and been classified.",
         header=list_columns(Cause, "state"),
         optional=("owner", "details", "deaths", "state"),
     )

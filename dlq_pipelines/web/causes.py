@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 from dlq_pipelines.causes.catalogue import (
     Cause,
+    CauseFilter,
     describe_cause,
     find_shown_cause_id,
     get_causes,
@@ -16,11 +17,11 @@ from dlq_pipelines.causes.classify import extract_excerpt
 from dlq_pipelines.causes.explain import CauseExplanation, explain_cause
 from dlq_pipelines.causes.recent import (
     Recency,
-    RecentCause,
     count_daily_deaths,
     list_recent_causes,
 )
-from dlq_pipelines.causes.search import CauseFilter, list_causes_of_type, search_causes
+from dlq_pipelines.causes.search import has_title, list_causes_of_type, search_causes
+from dlq_pipelines.causes.states import RECENT_PERIOD, ListedCauseState
 from dlq_pipelines.day import convert_to_zone, parse_past_time
 from dlq_pipelines.deployments import list_preceding_deployments
 from dlq_pipelines.errors import RefusedError
@@ -41,9 +42,7 @@ from dlq_pipelines.web.visit import PageAnswer, PageVisit, build_path
 
 _SAMPLES = 3
 _SIMILAR = 5
-# What the filter by state offers: those of the recent causes, then those of any cause.
-_RECENT_STATES = ("new", "rose")
-_STATES = ("open", "regressed", "fixing", "fixed", "muted")
+_RECENT_STATES = tuple(state.value for state in ListedCauseState if state.is_recent)
 _SHOWN_DETAILS = 30
 _FILTERS = ("state", "owner", "event_type", "text", "since")
 
@@ -53,16 +52,16 @@ def show_causes(visit: PageVisit) -> PageAnswer:
     connection, settings, now = visit.connection, visit.settings, visit.now
     given = {name: visit.get_text(name) for name in _FILTERS}
     state = given["state"]
-    since = visit.get_text("since") or "24h"
+    since = visit.get_text("since") or RECENT_PERIOD
     after = visit.get_text("after")
     redact = build_redact_errors(settings)
     at = parse_past_time("since", since, settings.zone, now=now)
     recent = list_recent_causes(connection, since=at, now=now, zone=settings.zone)
     urgent = {item.cause.id: item for item in recent.causes if item.recency != Recency.ONGOING}
     wanted = CauseFilter(
+        now,
         None if state in _RECENT_STATES else state,
         given["owner"],
-        given["text"],
         list_causes_of_type(connection, given["event_type"]) if given["event_type"] else None,
     )
     first = [
@@ -72,12 +71,14 @@ def show_causes(visit: PageVisit) -> PageAnswer:
             redact_causes([item.cause for item in urgent.values()], redact),
             strict=True,
         )
-        if _matches(item, shown, state, wanted, visit)
+        if (state not in _RECENT_STATES or item.recency == state)
+        and wanted.matches(shown)
+        and has_title(shown, given["text"])
     ]
     others: tuple[Cause, ...] = ()
     following = None
     if state not in _RECENT_STATES:
-        found = search_causes(connection, wanted, now=now, redact=redact, after=after)
+        found = search_causes(connection, wanted, text=given["text"], redact=redact, after=after)
         others = tuple(cause for cause in found.causes if cause.id not in urgent)
         following = found.next
     return PageAnswer(
@@ -89,19 +90,12 @@ def show_causes(visit: PageVisit) -> PageAnswer:
             "since": since,
             "unclassified": recent.unclassified,
             "given": given,
-            "states": (*_RECENT_STATES, *_STATES),
+            "states": tuple(state.value for state in ListedCauseState),
             "is_filtered": any(given[name] for name in _FILTERS if name != "since"),
             "is_first": after is None,
             "next": following and build_path("causes", **given, after=following),
         },
     )
-
-
-def _matches(
-    item: RecentCause, shown: Cause, state: str | None, wanted: CauseFilter, visit: PageVisit
-) -> bool:
-    in_state = state not in _RECENT_STATES or item.recency == state
-    return in_state and wanted.matches(shown, now=visit.now)
 
 
 def show_cause(visit: PageVisit) -> PageAnswer:

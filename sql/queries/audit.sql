@@ -7,5 +7,6 @@ returning id
 
 -- name: list
 select id, kind, actor, reason, filter, events, at, run_id from :"dlq_schema".audit
-where %(after)s::bigint is null or id < %(after)s
+where (%(after)s::bigint is null or id < %(after)s)
+    and (%(since)s::timestamptz is null or at >= %(since)s)
 order by id desc limit %(limit)s

@@ -65,7 +65,15 @@ def test_the_figures_of_one_cause_count_no_other_events(outbox: ShapedOutbox) ->
         " analyze"
     )
     plan = outbox.explain(
-        "cause.list", ids=["v2-7"], limit=1, after_dead=None, after_deaths=None, after_id=None
+        "cause.list",
+        ids=["v2-7"],
+        limit=1,
+        after_dead=None,
+        after_deaths=None,
+        after_id=None,
+        state=None,
+        owner=None,
+        now=None,
     )
     assert "Seq Scan on dead" not in plan, plan
     assert get_cause(connection, "v2-7").dead == 400

@@ -154,3 +154,54 @@ def test_the_audit_log_is_listed_in_pages(
     rest = json.loads(dlq("audit", "list", "--after", first["next"], "--json").out)
     assert rest["entries"][0]["reason"] == "reason 1"
     assert "reason 2" in dlq("audit", "list").out
+
+
+def test_lists_are_filtered_by_state_and_owner(
+    connection: Connection,
+    dlq: Run,  # noqa: F811 - a fixture
+    api: httpx.Client,  # noqa: F811 - a fixture
+) -> None:
+    """Every match once, in pages of one, on the command line and over HTTP."""
+    for error, hours in (("OldError: x", 100), ("MutedError: x", 100), ("NewError: x", 3)):
+        add_deaths(connection, 2, error, hours_ago=hours)
+        classify_deaths(connection, zone=ZONE)
+    connection.execute("update dlq.cause set owner = 'Payments' where exception_type <> 'OldError'")
+    connection.execute(
+        "update dlq.cause set muted_until = now() + '1 day' where exception_type = 'MutedError'"
+    )
+
+    def list_types(*arguments: str) -> list[str]:
+        found: list[str] = []
+        after: list[str] = []
+        while True:
+            words = ("causes", "list", "--limit", "1", *arguments, *after, "--json")
+            page = json.loads(dlq(*words).out)
+            query = dict(zip(arguments[::2], arguments[1::2], strict=True))
+            given = {name.removeprefix("--"): value for name, value in query.items()}
+            over_http = api.get(
+                "/api/causes",
+                params={"limit": 1, **given, **({"after": after[1]} if after else {})},
+            ).json()
+            assert [cause["id"] for cause in over_http["causes"]] == [
+                cause["id"] for cause in page["causes"]
+            ]
+            assert over_http["next"] == page["next"]
+            found += [cause["exception_type"] for cause in page["causes"]]
+            if page["next"] is None:
+                return sorted(found)
+            after = ["--after", page["next"]]
+
+    assert list_types() == ["MutedError", "NewError", "OldError"]
+    assert list_types("--state", "open") == ["NewError", "OldError"]
+    assert list_types("--state", "muted") == ["MutedError"]
+    assert list_types("--state", "fixed") == []
+    assert list_types("--owner", "payments") == ["MutedError", "NewError"]
+    assert list_types("--owner", "payments", "--state", "open") == ["NewError"]
+    assert list_types("--state", "new") == ["NewError"]
+    assert list_types("--state", "new", "--since", "6d") == ["MutedError", "NewError", "OldError"]
+    assert list_types("--state", "rose") == []
+    wrong = dlq("causes", "list", "--state", "open", "--since", "2h")
+    assert (wrong.code, "since applies to the states new and rose" in wrong.err) == (2, True)
+    assert api.get("/api/causes", params={"state": "odd"}).status_code == 400
+    assert api.get("/api/causes", params={"owner": " "}).status_code == 400
+    assert "No cause matches." in dlq("causes", "list", "--state", "fixed").out

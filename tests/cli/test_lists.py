@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dlq_pipelines.postgres.connect import Connection
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, read_json
 from tests.rows import add_events, kill, set_causes
 
 # Terminal codes (7 and 8 bit), a title, markup, a direction override, a cell end.
@@ -131,3 +131,17 @@ def _read(row: dict[str, Any]) -> dict[str, Any]:
         key: datetime.fromisoformat(value) if key.endswith(("_at", "_seen")) and value else value
         for key, value in flat.items()
     }
+
+
+def test_the_audit_log_is_listed_since_a_time(dlq: Run, connection: Connection) -> None:
+    connection.execute(
+        "insert into dlq.audit (kind, actor, reason, filter, events, at)"
+        " select 'archive.move', 'ann', repeat('word ', 60), '{}', 1, "
+        " now() - n * '1 hour'::interval"
+        " from generate_series(5, 1, -1) n"
+    )
+    listed = read_json(dlq("audit", "list", "--since", "150m", "--json"))["entries"]
+    assert [entry["id"] for entry in listed] == [5, 4]
+    assert "Nothing was changed since 5m." in dlq("audit", "list", "--since", "5m").out
+    assert dlq("audit", "list", "--since", "soon").code == 2
+    assert "word…\t" in dlq("audit", "list").out

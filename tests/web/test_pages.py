@@ -8,9 +8,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from dlq_pipelines.alerts.rules import Severity
+from dlq_pipelines.causes.catalogue import CauseFilter
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.recent import count_daily_deaths
-from dlq_pipelines.causes.search import CauseFilter, search_causes
+from dlq_pipelines.causes.search import search_causes
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.web.render import PAGE_POLICY
 from tests.api.conftest import Serve
@@ -109,17 +110,17 @@ def test_a_search_pages_through_the_causes_that_match(connection: Connection) ->
     after = None
     while True:
         page = search_causes(
-            connection, CauseFilter("open", text="error1"), now=now, limit=2, after=after
+            connection, CauseFilter(now, "open"), text="error1", limit=2, after=after
         )
         found += [cause.id for cause in page.causes]
         assert len(page.causes) <= 2
         if (after := page.next) is None:
             break
     assert sorted(found) == sorted(f"v2-{n}" for n in range(1, 13, 2))
-    owned = search_causes(connection, CauseFilter(owner="payments"), now=now)
+    owned = search_causes(connection, CauseFilter(now, owner="payments"))
     assert {cause.id for cause in owned.causes} == {"v2-3", "v2-6", "v2-9", "v2-12"}
     with pytest.raises(ValueError, match="Invalid cursor"):
-        search_causes(connection, CauseFilter(), now=now, after="x")
+        search_causes(connection, CauseFilter(now), after="x")
 
 
 def test_deaths_are_counted_by_day(connection: Connection, cause_id: str) -> None:

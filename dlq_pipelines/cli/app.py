@@ -113,6 +113,7 @@ _TYPE_NAMES = {
     "a valid float range": "a number",
     "a valid float": "a number",
 }
+_FURTHER_SUGGESTIONS = re.compile(r"(Did you mean [^?]*\?)(?: \(?Did you mean [^?]*\?\)?)+")
 
 
 def _print_version(requested: bool) -> None:
@@ -202,8 +203,8 @@ def _describe_usage_error(error: click.ClickException) -> str:
         message = message.replace(name, plain_name)
     context = error.ctx if isinstance(error, click.UsageError) else None
     words = context.command_path.split()[1:] if context else []
-    # Typer appends the suggestion that click has appended.
-    message = re.sub(r"( Did you mean [^?]*\?)\1", r"\1", message.rstrip("."))
+    # Typer appends a suggestion to that of click, in the same or in other words.
+    message = _FURTHER_SUGGESTIONS.sub(r"\1", message.rstrip("."))
     end = "" if message.endswith("?") else "."
     return f"{message}{end} See `{' '.join(['dlq', *words, '--help'])}`."
 

@@ -45,6 +45,19 @@ from tests.rows import add_events, kill, one
             "No such command 'flg'. Did you mean 'flag'? See `dlq fixes --help`.",
         ),
         (
+            ["dead-events", "retry-bach"],
+            2,
+            (
+                "No such command 'retry-bach'. Did you mean 'retry-batch', 'retry'? "
+                "See `dlq dead-events --help`."
+            ),
+        ),
+        (
+            ["dead-events", "show", "1fe76"],
+            2,
+            "Not an event id of this outbox: '1fe76'. Ids of this outbox have the type bigint.",
+        ),
+        (
             ["dead-events", "show", "777"],
             3,
             "Event 777 has never died. `dlq dead-events list` lists the dead events.",

@@ -5,6 +5,7 @@ which all processes of the installation share. Dagster's instance storage is ano
 the same server.
 """
 
+import os
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -63,6 +64,11 @@ def find_database(settings: Settings) -> Database:
     if settings.database_url is not None:
         return Database(settings.database_url.get_secret_value(), settings.names)
     return Database(start_server(settings.home).ensure_database(_OUTBOX), settings.names)
+
+
+def has_embedded_server(settings: Settings) -> bool:
+    """Return whether the home has an embedded server, which may be stopped. Starts nothing."""
+    return os.path.lexists(settings.home / "postgres")
 
 
 def get_database_name(settings: Settings) -> str | None:

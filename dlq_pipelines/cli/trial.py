@@ -1,7 +1,7 @@
 """`dlq try`: look at an outbox before anything is installed."""
 
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,7 +63,12 @@ def try_outbox_command(
     """
     from pydantic import SecretStr
 
-    from dlq_pipelines.installation import build_hides_path, build_redact_errors, find_database
+    from dlq_pipelines.installation import (
+        build_hides_path,
+        build_redact_errors,
+        find_database,
+        has_embedded_server,
+    )
     from dlq_pipelines.outbox.mapping import DEFAULT_PRESET
     from dlq_pipelines.settings import read_settings
     from dlq_pipelines.trial import TrialTable, try_outbox
@@ -78,7 +83,18 @@ def try_outbox_command(
         dead_values=tuple(parse_state(value) for value in dead or ()),
         delivered_values=tuple(parse_state(value) for value in delivered or ()),
     )
-    with find_database(settings).connect() as connection:
+    # `dlq demo` has an embedded server, which can be looked at. A new one has no application.
+    if settings.database_url is None and not has_embedded_server(settings):
+        raise ValueError(
+            "No database is given. Pass the URL of the application's database: "
+            "dlq try postgresql://user@host/name."
+        )
+    database = replace(
+        find_database(settings),
+        origin="DLQ_DATABASE_URL" if url is None else "The argument URL",
+        next_command="dlq try",
+    )
+    with database.connect() as connection:
         found = try_outbox(
             connection,
             given,

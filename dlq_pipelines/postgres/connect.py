@@ -4,6 +4,7 @@ A `Connection` runs named statements: `connection.run("archive.move_batch", limi
 commits by itself: a transaction belongs to the operation that opened it.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,7 +32,11 @@ if TYPE_CHECKING:
 
 # The C function in which PL/pgSQL raises what a function of ours refuses.
 _RAISE = "exec_stmt_raise"
-_NOT_A_URL = "DLQ_DATABASE_URL is not a connection string."
+# What PostgreSQL says of a text that is no id, within the sentence of the function `event_ids`.
+_WRONG_ID = re.compile(
+    r"(?s)^(Not an event id of this outbox: )"
+    r'(?:invalid input syntax for type [\w ]+: |value )"(.*)"(?: is out of range for type [\w ]+)?'
+)
 _URL_HINT = "Write postgresql://user:password@host:5432/database."
 
 
@@ -83,7 +88,8 @@ class Connection(psycopg.Connection[DictRow]):
         except psycopg.errors.InvalidParameterValue as error:
             if error.diag.source_function != _RAISE:
                 raise
-            parts = (error.diag.message_primary, error.diag.message_hint)
+            message = _WRONG_ID.sub(r"\1'\2'", error.diag.message_primary or "")
+            parts = (message, error.diag.message_hint)
             raise ValueError(" ".join(part for part in parts if part)) from None
 
     def fetch_one(self, name: str, /, **values: Any) -> DictRow:
@@ -108,6 +114,8 @@ class Database:
         connect_timeout: seconds to wait for a connection; libpq rounds 1 up to 2.
         statement_timeout: seconds that a statement may take; batches stay far below it.
         lock_timeout: seconds to wait for a lock; short, because the application queues behind it.
+        origin: where the URL was given, for errors.
+        next_command: what errors advise to run once the server answers.
     """
 
     url: str
@@ -115,6 +123,8 @@ class Database:
     connect_timeout: int = 10
     statement_timeout: float = 300.0
     lock_timeout: float = 5.0
+    origin: str = "DLQ_DATABASE_URL"
+    next_command: str = "dlq migrate --check"
 
     def __repr__(self) -> str:
         return f"Database(names={self.names!r})"
@@ -135,7 +145,7 @@ class Database:
         try:
             connection = Connection.connect(self.url, **self._options())
         except psycopg.Error as error:
-            raise _build_unavailable_error(error) from None
+            raise self._build_unavailable_error(error) from None
         self._configure(connection)
         return connection
 
@@ -174,11 +184,24 @@ class Database:
         try:
             host = conninfo_to_dict(self.url).get("host")
         except psycopg.Error as error:
-            raise _build_unavailable_error(error) from None
+            raise self._build_unavailable_error(error) from None
         if "://" in self.url and "@" in str(host):
-            raise DatabaseUnavailableError(
-                _NOT_A_URL, f"{_URL_HINT} In a password, escape @ as %40 and / as %2F."
-            )
+            raise self._build_url_error(f"{_URL_HINT} In a password, escape @ as %40 and / as %2F.")
+
+    def _build_unavailable_error(self, error: psycopg.Error) -> DatabaseUnavailableError:
+        """Name the host only: libpq repeats a malformed connection string with its password."""
+        if isinstance(error, psycopg.ProgrammingError):
+            return self._build_url_error(_URL_HINT)
+        # The first line names the server and the reason; libpq's hints follow.
+        origin = self.origin.replace("The ", "the ", 1)  # within a sentence
+        reason = str(error).strip().partition("\n")[0].removeprefix("connection failed: ")
+        return DatabaseUnavailableError(
+            f"Cannot connect to PostgreSQL: {reason or type(error).__name__}.",
+            f"Check {origin} and the server, then run `{self.next_command}`.",
+        )
+
+    def _build_url_error(self, hint: str) -> DatabaseUnavailableError:
+        return DatabaseUnavailableError(f"{self.origin} is not a connection string.", hint)
 
     def _options(self) -> dict[str, Any]:
         return {
@@ -221,18 +244,6 @@ class Database:
 
 def _milliseconds(seconds: float) -> str:
     return f"{round(seconds * 1000)}ms"
-
-
-def _build_unavailable_error(error: psycopg.Error) -> DatabaseUnavailableError:
-    """Name the host only: libpq repeats a malformed connection string with its password."""
-    if isinstance(error, psycopg.ProgrammingError):
-        return DatabaseUnavailableError(_NOT_A_URL, _URL_HINT)
-    # The first line names the server and the reason; libpq's hints follow.
-    reason = str(error).strip().partition("\n")[0].removeprefix("connection failed: ")
-    return DatabaseUnavailableError(
-        f"Cannot connect to PostgreSQL: {reason or type(error).__name__}.",
-        "Check DLQ_DATABASE_URL and the server, then run `dlq migrate --check`.",
-    )
 
 
 class _TimeLoader(Loader):

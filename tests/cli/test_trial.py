@@ -2,6 +2,7 @@
 
 import csv
 import io
+from pathlib import Path
 
 import pytest
 
@@ -61,3 +62,20 @@ def test_several_candidates_are_named_so_that_they_can_be_copied(
     assert "`dlq try --table public.outbox_event`" in ended.err
     orders.execute("drop table outbox_event cascade")
     assert "12 dead events" in dlq("try").out
+
+
+def test_an_error_names_where_the_url_was_given(
+    dlq: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any URL no server is started: a new one has no application."""
+    wrong = dlq("try", "postgres//shop:s3cret@host/shop")
+    assert wrong.err.startswith("dlq: The argument URL is not a connection string. Write postgres")
+    assert "s3cret" not in wrong.err
+    closed = dlq("try", "postgresql://shop@127.0.0.1:1/shop")
+    assert closed.err.endswith("Check the argument URL and the server, then run `dlq try`.\n")
+    monkeypatch.setenv("DLQ_DATABASE_URL", "postgresql://shop@127.0.0.1:1/shop")
+    assert "Check DLQ_DATABASE_URL and the server, then run `dlq try`." in dlq("try").err
+    monkeypatch.delenv("DLQ_DATABASE_URL")
+    none = dlq("try")
+    assert (none.code, "dlq try postgresql://user@host/name" in none.err) == (2, True)
+    assert not (home / "postgres").exists()

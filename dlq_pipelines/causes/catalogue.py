@@ -289,6 +289,16 @@ def find_cause_id(connection: Connection, text: str) -> str:
     return str(found[0])
 
 
+def find_cause(connection: Connection, text: str) -> Cause:
+    """Return the only cause whose id is a text or begins with it.
+
+    Raises:
+        NotFoundError: the cause does not exist.
+        RefusedError: several ids begin with it, or the cause is merged into another one.
+    """
+    return get_cause(connection, find_cause_id(connection, text))
+
+
 def redact_causes(causes: Iterable[Cause], redact: RedactTexts) -> list[Cause]:
     """Return causes whose templates and details hide what they should, and so their titles."""
     return [

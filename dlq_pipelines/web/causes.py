@@ -9,6 +9,7 @@ from dlq_pipelines.causes.catalogue import (
     Cause,
     CauseFilter,
     describe_cause,
+    find_cause_id,
     find_shown_cause_id,
     get_causes,
     redact_causes,
@@ -102,9 +103,11 @@ def show_cause(visit: PageVisit) -> PageAnswer:
     """Show one cause: trend, details, what sets its events apart, samples and earlier fixes."""
     connection, settings = visit.connection, visit.settings
     given = visit.path["cause"]
-    if (shown_id := find_shown_cause_id(connection, given)) != given:
-        # Links of alerts and reports outlive a merge.
-        return PageAnswer(go_to=build_path("causes", shown_id, merged=given))
+    whole_id = find_cause_id(connection, given)
+    if (shown_id := find_shown_cause_id(connection, whole_id)) != given:
+        # Links of alerts and reports outlive a merge, and people write the beginning of an id.
+        merged = whole_id if shown_id != whole_id else None
+        return PageAnswer(go_to=build_path("causes", shown_id, merged=merged))
     redact = build_redact_errors(settings)
     described = describe_cause(connection, given, redact=redact)
     cause = described.cause

@@ -8,7 +8,7 @@ from dlq_pipelines.causes.catalogue import (
     MAX_MUTE,
     Cause,
     CauseTextColumn,
-    get_cause,
+    find_cause,
     mute_cause,
     redact_causes,
     set_cause_text,
@@ -28,7 +28,7 @@ _TEXTS: tuple[CauseTextColumn, ...] = ("name", "owner", "note")
 
 def show_cause_form(visit: PageVisit) -> PageAnswer:
     """Show the form that changes name, owner, note and mute of a cause."""
-    cause = get_cause(visit.connection, visit.path["cause"])
+    cause = find_cause(visit.connection, visit.path["cause"])
     return _build_cause_form(visit, cause, _list_texts(cause))
 
 
@@ -47,7 +47,7 @@ def edit_cause(visit: PageVisit) -> PageAnswer:
     A text that the form showed and that stayed as it was is not written: somebody else may have
     changed it meanwhile.
     """
-    cause = get_cause(visit.connection, visit.path["cause"])
+    cause = find_cause(visit.connection, visit.path["cause"])
     given = _read_texts(visit, "")
     shown = _read_texts(visit, "shown_")
     days = visit.form.get("days", "").strip()

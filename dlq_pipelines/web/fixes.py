@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from dlq_pipelines.audit import CONFIRM_ABOVE
+from dlq_pipelines.causes.catalogue import find_cause_id
 from dlq_pipelines.day import convert_to_zone
 from dlq_pipelines.deployments import get_deployment
 from dlq_pipelines.errors import NotFoundError
@@ -41,7 +42,7 @@ from dlq_pipelines.web.visit import (
 _LISTED = 50
 _REFRESH_SECONDS = 10
 _SHOWN_EVIDENCE = 5
-_FILTERS = ("cause", "detail", "where", "event_type")
+_FILTERS = ("cause", "detail", "where", "event_type", "aggregate_type", "aggregate_id")
 _FIELDS = (*_FILTERS, "note", "link", "owner", "deployment", "canary", "rate")
 
 
@@ -243,9 +244,10 @@ def _read_confirmed(visit: PageVisit) -> int:
 
 
 def _build_flag(visit: PageVisit, given: dict[str, str]) -> FixFlag:
-    selection = Selection.build(
-        {name: given[name] or None for name in _FILTERS}, visit.settings.zone, now=visit.now
-    )
+    filters = {name: given[name] or None for name in _FILTERS}
+    if filters["cause"]:
+        filters["cause"] = find_cause_id(visit.connection, filters["cause"])
+    selection = Selection.build(filters, visit.settings.zone, now=visit.now)
     return build_flag(
         selection,
         FlagInput(

@@ -3,8 +3,8 @@
 from dlq_pipelines.causes.catalogue import (
     Cause,
     describe_cause,
+    find_cause,
     find_cause_id,
-    get_cause,
     list_causes,
     merge_causes,
     redact_causes,
@@ -38,7 +38,7 @@ def list_similar_pairs(visit: PageVisit, cause_id: str) -> list[tuple[Cause, tup
 
 def show_merge_form(visit: PageVisit) -> PageAnswer:
     """Ask which cause to merge into, or show both with what the merge does."""
-    cause = get_cause(visit.connection, visit.path["cause"])
+    cause = find_cause(visit.connection, visit.path["cause"])
     into = visit.get_text("into")
     if into is None:
         return _build_merge_page(visit, cause, None)
@@ -53,8 +53,8 @@ def show_merge_form(visit: PageVisit) -> PageAnswer:
 
 def merge_cause(visit: PageVisit) -> PageAnswer:
     """Merge a cause into another one, and go to that one."""
-    cause = get_cause(visit.connection, visit.path["cause"])
-    other = get_cause(visit.connection, visit.form.get("into", ""))
+    cause = find_cause(visit.connection, visit.path["cause"])
+    other = find_cause(visit.connection, visit.form.get("into", ""))
     try:
         audit = visit.sign(visit.form.get("reason", ""))
         merge_causes(visit.connection, cause.id, into=other.id, audit=audit)
@@ -68,7 +68,7 @@ def merge_cause(visit: PageVisit) -> PageAnswer:
 
 def _get_other(visit: PageVisit, cause: Cause, into: str) -> Cause:
     """Return the cause that a person named by its id or the beginning of it."""
-    other = get_cause(visit.connection, find_cause_id(visit.connection, into))
+    other = find_cause(visit.connection, into)
     if other.id == cause.id:
         raise ValueError("A cause cannot be merged into itself.")
     return other
@@ -113,7 +113,8 @@ def undo_cause_change(visit: PageVisit) -> PageAnswer:
 def _build_undo_form(
     visit: PageVisit, change_id: str, *, error: str = "", status: int = 200
 ) -> PageAnswer:
-    described = describe_cause(visit.connection, visit.path["cause"])
+    cause_id = find_cause_id(visit.connection, visit.path["cause"])
+    described = describe_cause(visit.connection, cause_id)
     cause = described.cause
     changes = {str(change.audit_id): change for change in described.changes}
     if change_id not in changes:

@@ -237,3 +237,19 @@ def test_a_report_is_served_with_its_own_style_sheet_alone(visitor: Visitor) -> 
     assert policy.startswith("default-src 'none'; ")
     assert "script" not in policy
     assert visitor.client.get("/reports/index.html").headers["location"] == "../reports"
+
+
+def test_the_beginning_of_an_id_is_enough(
+    connection: Connection, visitor: Visitor, cause_id: str
+) -> None:
+    """In the address of a cause, in those of its forms, and in the form that flags a fix."""
+    page = visitor.client.get(f"/causes/{cause_id[:7]}")
+    assert (page.status_code, page.headers["location"]) == (303, f"../causes/{cause_id}")
+    for form in ("edit", "merge"):
+        assert cause_id in visitor.open_page(f"/causes/{cause_id[3:8]}/{form}")
+    flagged = visitor.send_form("/fixes/new", note="x", step="preview", cause=cause_id[:7])
+    assert f"cause {cause_id}" in flagged.text.replace("<wbr>", ""), flagged.text
+    add_events(connection, 1)
+    kill(connection, "OtherError: x", where="status = 'pending'")
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    assert "begin with" in visitor.open_page("/causes/v2", status=409)

@@ -15,7 +15,7 @@ import psycopg
 
 from dlq_pipelines.causes.catalogue import get_cause
 from dlq_pipelines.causes.separate import EventSample, Separation, find_separation
-from dlq_pipelines.errors import RefusedError
+from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.outbox.offers import require_offer
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.text import format_count
@@ -58,18 +58,44 @@ class CauseExplanation:
         """Return the best condition as a sentence, or why there is no finding."""
         found = self.separation
         if not found.dead:
-            return "Nothing to compare: the cause has no dead events."
+            what = "the cause" if self.detail is None else f"the detail {self.detail!r}"
+            return f"Nothing to compare: {what} has no dead events."
         if not found.delivered:
             return (
                 f"Nothing to compare {format_count(found.dead, 'dead event')} with: no delivered "
                 "event of the same types is known."
             )
         if not found.findings:
+            if found.is_too_small:
+                return _describe_too_few(found.dead, found.delivered)
             return describe_no_condition(found.dead, found.delivered)
         best = found.findings[0]
         return describe_condition(
             best.condition, (best.dead, found.dead), (best.delivered, found.delivered)
         )
+
+    def describe_hidden(self) -> str:
+        """Return how many paths were left out, as a sentence; empty: none."""
+        hidden = self.separation.hidden
+        if not hidden:
+            return ""
+        paths, them = ("1 path is", "it") if hidden == 1 else (f"{hidden:,} paths are", "them")
+        return f"{paths} left out: DLQ_EXPORT_REDACT_PAYLOAD hides {them}."
+
+
+def _describe_too_few(dead: int, delivered: int) -> str:
+    """Return the sentence that no condition of so few events could be significant."""
+    if dead <= delivered:
+        verb = "is" if dead == 1 else "are"
+        return (
+            f"{format_count(dead, 'dead event')} {verb} too few to compare with {delivered:,} "
+            "delivered ones."
+        )
+    verb = "is" if delivered == 1 else "are"
+    return (
+        f"{format_count(delivered, 'delivered event')} {verb} too few to compare "
+        f"{dead:,} dead ones with."
+    )
 
 
 def describe_condition(condition: str, dead: tuple[int, int], delivered: tuple[int, int]) -> str:
@@ -108,11 +134,16 @@ def explain_cause(
         is_hidden: whether a path of a payload must not be shown.
 
     Raises:
-        NotFoundError: the cause does not exist.
+        NotFoundError: the cause or the detail does not exist.
         RefusedError: the cause is merged into another one, or the mapping has no payload.
     """
     require_offer(connection, "payloads")
     cause = get_cause(connection, cause_id)
+    if detail and detail not in {known.detail for known in cause.details}:
+        raise NotFoundError(
+            f"Cause {cause.id} has no detail {detail!r}.",
+            f"`dlq causes show {cause.id}` lists its details.",
+        )
     dead = [
         EventSample(**row)
         for row in connection.run(

@@ -84,6 +84,8 @@ class SeparationFinding:
             weighted by the times of the dead ones.
         q_value: the p-value after correction for the number of conditions that were tried.
         equivalents: conditions that the same events meet.
+        filters: what selects events by it, by the name of the filter: `where` or a column; empty:
+            no filter does.
     """
 
     condition: str
@@ -93,6 +95,7 @@ class SeparationFinding:
     score: float
     q_value: float
     equivalents: tuple[str, ...] = ()
+    filters: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ class Separation:
         unreadable: events of both kinds whose payload is no JSON.
         tried: conditions that were tried.
         findings: empty if nothing separates them.
+        hidden: paths that were left out because they must not be shown.
     """
 
     dead: int
@@ -112,6 +116,13 @@ class Separation:
     unreadable: int
     tried: int
     findings: tuple[SeparationFinding, ...]
+    hidden: int = 0
+
+    @property
+    def is_too_small(self) -> bool:
+        """Whether a condition of all dead and no delivered events would not be significant."""
+        least = compute_fisher_p(self.dead, self.dead, 0, self.delivered)
+        return least * max(self.tried, 1) > FALSE_DISCOVERY_RATE
 
 
 @dataclass(frozen=True)
@@ -127,6 +138,14 @@ class _Condition:
     cost: int
     # How many conditions were tried to find this one.
     tries: int
+    # The column that it is about, with its value.
+    column: tuple[str, str] | None = None
+
+    @property
+    def filters(self) -> dict[str, str]:
+        if self.where is not None:
+            return {"where": self.where}
+        return dict([self.column]) if self.column else {}
 
 
 # A condition of a field before it has one: its words, filter, events, cost and tries.
@@ -160,12 +179,14 @@ def find_separation(
     documents = [_parse_document(event.payload or "") for event in (*dead, *delivered)]
     whole = _Comparison(dead, delivered, documents)
     wanted, tried = None, 0
+    hidden = set[tuple[str, ...]]()
+    is_left_out = _note_hidden(is_hidden, hidden)
     if len(documents) > 2 * _SCREENED:
-        wanted, tried = _screen_fields(whole.take_part(), is_hidden)
+        wanted, tried = _screen_fields(whole.take_part(), is_left_out)
     sides, conditions = whole.sides, list[_Condition]()
     for condition in chain(
         _compare_columns(whole, local_hour),
-        *(_compare_field(at, whole) for at in _list_fields(whole, is_hidden, wanted)),
+        *(_compare_field(at, whole) for at in _list_fields(whole, is_left_out, wanted)),
     ):
         tried += condition.tries
         if sides.score(condition.events) >= MIN_SCORE:
@@ -175,7 +196,21 @@ def find_separation(
     tried += _PAIRED * (_PAIRED - 1) // 2 if len(best) > 1 else 0
     found = _choose([*best, *pairs], sides, tried)
     unreadable = sum(document is _UNREADABLE for document in documents)
-    return Separation(len(dead), len(delivered), unreadable, tried, found)
+    return Separation(len(dead), len(delivered), unreadable, tried, found, len(hidden))
+
+
+def _note_hidden(
+    is_hidden: Callable[[tuple[str, ...]], bool], into: set[tuple[str, ...]]
+) -> Callable[[tuple[str, ...]], bool]:
+    """Return a function that says whether a path is hidden, and adds each such path to a set."""
+
+    def is_left_out(steps: tuple[str, ...]) -> bool:
+        if not is_hidden(steps):
+            return False
+        into.add(steps)
+        return True
+
+    return is_left_out
 
 
 def compute_fisher_p(hits: int, total: int, other_hits: int, other_total: int) -> float:
@@ -430,7 +465,7 @@ def _compare_columns(
         for value, numbers in _group_values(values, sides).items():
             if value != "":
                 met = _build_set(numbers)
-                yield _Condition(f"{words} {value}", None, met, (words,), 1, 1)
+                yield _Condition(f"{words} {value}", None, met, (words,), 1, 1, (label, str(value)))
     yield from _compare_hours(events, sides, local_hour)
 
 
@@ -725,6 +760,7 @@ def _choose(
             sides.score(condition.events),
             q_values[id(condition)],
             tuple(same),
+            condition.filters,
         )
         for condition, same, _ in chosen
     )

@@ -222,11 +222,16 @@ def explain_cause_command(
         empty=str(explanation),
         optional=("same events",),
     )
-    if found.findings and (where := found.findings[0].where):
+    if hidden := explanation.describe_hidden():
+        typer.echo(hidden)
+    if found.findings and (filters := found.findings[0].filters):
+        given = {"detail": detail} | filters if detail else filters
+        options = " ".join(
+            f"--{name.replace('_', '-')} {shlex.quote(value)}" for name, value in given.items()
+        )
         typer.echo(
             "\nRetry these events once they are fixed:\n  "
-            f"dlq fixes flag --cause {explanation.cause} --where {shlex.quote(where)} --note ... "
-            "--dry-run"
+            f"dlq fixes flag --cause {explanation.cause} {options} --note ... --dry-run"
         )
 
 

@@ -139,7 +139,11 @@ def show_cause(visit: PageVisit) -> PageAnswer:
             "explanation": explanation,
             "unexplained": unexplained,
             "findings": [
-                (finding, build_path("fixes", "new", cause=cause.id, where=finding.where))
+                (
+                    finding,
+                    finding.filters
+                    and build_path("fixes", "new", cause=cause.id, **finding.filters),
+                )
                 for finding in (explanation.separation.findings if explanation else ())
             ],
             "samples": _list_samples(visit, cause.id, redact),

@@ -13,9 +13,11 @@ from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.explain import (
     SAMPLE_RETENTION,
+    CauseExplanation,
     explain_cause,
     sample_delivered_events,
 )
+from dlq_pipelines.causes.separate import Separation
 from dlq_pipelines.erase import ErasureTerms, erase_events, list_erasable_events
 from dlq_pipelines.errors import NotFoundError
 from dlq_pipelines.exports.redact import parse_redaction
@@ -26,6 +28,7 @@ from tests.api.conftest import api, serve  # noqa: F401 - fixtures
 from tests.cli.conftest import Run, dlq  # noqa: F401 - a fixture
 from tests.rows import add_events, kill, one
 from tests.shapes import ShapedOutbox
+from tests.web.conftest import Visitor, visitor  # noqa: F401 - a fixture
 
 ZONE = ZoneInfo("Europe/Berlin")
 ERROR = "HTTPError: HTTP Error 503"
@@ -151,10 +154,23 @@ def test_a_cause_without_anything_to_compare_says_so(connection: Connection) -> 
     add_events(connection, 9)
     connection.execute("update outbox_event set status = 'done' where status = 'pending'")
     assert describe() == "Nothing separates 5 dead events from 9 delivered ones."
+    with pytest.raises(NotFoundError, match="has no detail 'nosuch'"):
+        explain_cause(
+            connection, cause["id"], detail="nosuch", zone=ZONE, is_hidden=lambda _: False
+        )
     connection.execute("delete from outbox_event where status = 'dead'")
     assert describe() == "Nothing to compare: the cause has no dead events."
     with pytest.raises(NotFoundError):
         explain_cause(connection, "v2-none", zone=ZONE, is_hidden=lambda _: False)
+
+
+def test_too_few_events_to_compare_are_named_and_hidden_paths_counted() -> None:
+    few = CauseExplanation("v2-1", None, (), Separation(1, 50, 0, 3, (), hidden=2))
+    assert str(few) == "1 dead event is too few to compare with 50 delivered ones."
+    assert few.describe_hidden() == "2 paths are left out: DLQ_EXPORT_REDACT_PAYLOAD hides them."
+    many = CauseExplanation("v2-1", None, (), Separation(90, 1, 0, 3, ()))
+    assert str(many) == "1 delivered event is too few to compare 90 dead ones with."
+    assert many.describe_hidden() == ""
 
 
 def test_each_type_is_compared_with_its_own(connection: Connection) -> None:
@@ -232,3 +248,25 @@ def test_each_read_is_bounded_by_an_index(outbox: ShapedOutbox, statement: str) 
     assert f"Seq Scan on {outbox.table_name}" not in plan, plan
     if statement in {"explain.delivered", "explain.list_candidates"}:
         assert f"Backward using {outbox.key_index}" in plan, plan
+
+
+def test_a_finding_about_an_aggregate_is_a_filter_too(
+    connection: Connection,
+    visitor: Visitor,  # noqa: F811 - a fixture
+    dlq: Run,  # noqa: F811 - a fixture
+) -> None:
+    """On the page and in the terminal, whose command selects what was counted."""
+    add_events(connection, 40)
+    connection.execute("update outbox_event set status = 'done'")
+    add_events(connection, 20)
+    connection.execute("update outbox_event set aggregate_id = 'c 77' where status = 'pending'")
+    kill(connection, ERROR, where="status = 'pending'")
+    classify_deaths(connection, zone=ZONE)
+    cause = one(connection, "select id from dlq.cause")["id"]
+    command = shlex.split(dlq("causes", "explain", cause).out.splitlines()[-1])
+    assert command[4:7] == [cause, "--aggregate-id", "c 77"]
+    assert json.loads(dlq(*command[1:], "--json").out)["preview"]["events"] == 20
+    page = visitor.open_page(f"/causes/{cause}")
+    assert f"fixes/new?cause={cause}&amp;aggregate_id=c+77" in page
+    form = visitor.open_page(f"/fixes/new?cause={cause}&aggregate_id=c+77")
+    assert 'name="aggregate_id" type="text" value="c 77"' in form

@@ -234,6 +234,17 @@ def test_hidden_paths_never_appear() -> None:
     found = find_separation(dead, delivered, is_hidden=lambda steps: steps[:1] == ("card",))
     assert "card" not in str(found)
     assert found.findings[0].condition == "$.bank = north"
+    assert found.hidden == 1
+
+
+def test_too_few_events_are_never_significant() -> None:
+    """One dead event is; and the filter of a column selects by it."""
+    delivered = [build_sample({"bank": "south"}) for _ in range(50)]
+    assert find_separation([build_sample({"bank": "north"})], delivered).is_too_small
+    dead = [replace(build_sample({}), aggregate_id="c77") for _ in range(20)]
+    found = find_separation(dead, [build_sample({}) for _ in range(50)])
+    assert not found.is_too_small
+    assert {"aggregate_id": "c77"} in [finding.filters for finding in found.findings]
 
 
 HOSTILE = [

@@ -138,7 +138,15 @@ def wrap_with_guard(
         tokens=app.state.tokens,
         limits=limits,
         pages=PAGE_NAMES,
+        names=_list_route_names(),
     )
+
+
+def _list_route_names() -> set[str]:
+    """Return the first parts of the paths of all routes except the pages."""
+    routers = (*(concept.router for concept in CONCEPTS), health.router, swagger.router)
+    paths = [str(getattr(route, "path", "/")) for router in routers for route in router.routes]
+    return {path.removeprefix("/").partition("/")[0] for path in (*paths, "/openapi.json")}
 
 
 def _lifespan(database: Database) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:

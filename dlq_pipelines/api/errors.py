@@ -84,6 +84,11 @@ def build_error_response(
     return JSONResponse(_build_body(status, error, hint).model_dump(), status, headers)
 
 
+def accepts_html(accept: str) -> bool:
+    """Return whether the header `Accept` is that of a browser that opens a page."""
+    return any(part.partition(";")[0].strip() == "text/html" for part in accept.split(","))
+
+
 def _build_body(status: int, error: str, hint: str = "", code: str = "") -> ErrorResponse:
     code = code or _CODES.get(status, "failed")
     texts = (_sanitize(translate_commands(text)) for text in (error, hint))

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dlq_pipelines.api.auth import Token, authenticate
 from dlq_pipelines.api.connections import ConnectionLimits
-from dlq_pipelines.api.errors import RequestError, build_error_response
+from dlq_pipelines.api.errors import RequestError, accepts_html, build_error_response
 from dlq_pipelines.api.swagger import DOCS_FILES
 from dlq_pipelines.validate import parse_host_name
 
@@ -48,6 +48,8 @@ class Guard:
             route does.
         limits: limits of the connections.
         pages: first parts of the paths of pages, which check the session of the browser themselves.
+        names: first parts of the paths of all other routes. A browser that asks for any other path
+            gets a page that says so, without a token.
     """
 
     def __init__(
@@ -59,7 +61,9 @@ class Guard:
         tokens: tuple[Token, ...],
         limits: ConnectionLimits,
         pages: Iterable[str] = (),
+        names: Iterable[str] = (),
     ) -> None:
+        self._names = frozenset(names)
         self._pages = frozenset(pages)
         self._app, self._hosts, self._origins, self._tokens = (
             app,
@@ -160,13 +164,19 @@ class Guard:
             raise RequestError(
                 413, f"A body has at most {MAX_BODY_BYTES:,} bytes.", {"Connection": "close"}
             )
-        if path not in OPEN and method != "OPTIONS" and not self._is_page(path):
+        if path not in OPEN and method != "OPTIONS" and not self._is_page(path, headers):
             authenticate(self._tokens, headers.get("authorization"))
 
-    def _is_page(self, path: str) -> bool:
-        """Whether the path is that of a page: its first part is one of theirs, or it is `/`."""
+    def _is_page(self, path: str, headers: Headers) -> bool:
+        """Whether the path is that of a page, or no route has it and a browser asks.
+
+        That of a page is `/`, or its first part is one of theirs.
+        """
+        if not self._pages:
+            return False
         first = path.removeprefix("/").partition("/")[0]
-        return bool(self._pages) and (path == "/" or first in self._pages)
+        is_missing = first not in self._names and accepts_html(headers.get("accept", ""))
+        return path == "/" or first in self._pages or is_missing
 
 
 async def _read_body(receive: Receive) -> bytes:

@@ -3,9 +3,14 @@
 They are plain routes of Starlette: no API, so OpenAPI does not describe them.
 """
 
+from typing import Any
+
 from fastapi import FastAPI, Request, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 
 from dlq_pipelines.api.auth import TokenScope
+from dlq_pipelines.api.errors import accepts_html
 from dlq_pipelines.web.causes import show_cause, show_causes
 from dlq_pipelines.web.edits import (
     change_silence,
@@ -38,7 +43,14 @@ from dlq_pipelines.web.merges import (
 from dlq_pipelines.web.render import STYLE_SHEET, STYLE_VERSION
 from dlq_pipelines.web.sessions import SessionStore
 from dlq_pipelines.web.signin import show_signin, sign_in, sign_out
-from dlq_pipelines.web.visit import PageAnswer, PageRules, PageVisit, ShowPage, make_endpoint
+from dlq_pipelines.web.visit import (
+    PageAnswer,
+    PageRules,
+    PageVisit,
+    ShowPage,
+    answer_missing_page,
+    make_endpoint,
+)
 
 # First parts of the paths of pages. The guard leaves their authentication to `visit.py`.
 PAGE_NAMES = frozenset(
@@ -102,9 +114,24 @@ _PAGES: tuple[tuple[str, str, ShowPage, PageRules], ...] = (
 def add_pages(app: FastAPI) -> None:
     """Add the pages and the store of their sessions to an application."""
     app.state.sessions = SessionStore()
+    _answer_missing_pages(app)
     app.add_route(f"/web/pages-{STYLE_VERSION}.css", _send_style_sheet)
     for method, path, show, rules in _PAGES:
         app.add_route(path, make_endpoint(show, rules), methods=[method])
+
+
+def _answer_missing_pages(app: FastAPI) -> None:
+    """Answer a browser with a page where programs get JSON: at paths outside of /api."""
+    answer_program: Any = app.exception_handlers[HTTPException]
+
+    async def answer(request: Request, error: HTTPException) -> Response:
+        is_api = request.url.path.startswith("/api/")
+        if is_api or not accepts_html(request.headers.get("accept", "")):
+            found: Response = await answer_program(request, error)
+            return found
+        return await run_in_threadpool(answer_missing_page, request, error)
+
+    app.add_exception_handler(HTTPException, answer)  # type: ignore[arg-type]
 
 
 async def _send_style_sheet(request: Request) -> Response:

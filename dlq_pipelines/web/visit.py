@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 import psycopg
 from fastapi import Request, Response
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 
 from dlq_pipelines.api.auth import TokenScope, limit_rate
 from dlq_pipelines.api.errors import RequestError, describe_error
@@ -36,7 +37,7 @@ from dlq_pipelines.web.sessions import (
 
 log = logging.getLogger("dlq.web")
 _MAX_FIELDS, _MAX_PERSON = 50, 200
-_SERVER_ERROR = 500
+_NOT_FOUND, _SERVER_ERROR = 404, 500
 # Of a number that a bigint holds.
 _DIGITS = 18
 # The name in the audit log of a person who gave none, where no token is configured.
@@ -157,23 +158,35 @@ def make_endpoint(show: ShowPage, rules: PageRules) -> Callable[[Request], Await
     return endpoint
 
 
-def _answer_request(request: Request, body: bytes, show: ShowPage, rules: PageRules) -> Response:
+def answer_missing_page(request: Request, error: HTTPException) -> Response:
+    """Answer a browser that asks for a page that does not exist, or in the wrong way."""
+    visit = _build_visit(request, b"", read_browser_id(request.cookies.get(SESSION_COOKIE)) or "")
+    text = "There is no such page." if error.status_code == _NOT_FOUND else f"{error.detail}."
+    response = _build_response(visit, _build_error_page(error.status_code, text, ""))
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _build_visit(request: Request, body: bytes, browser_id: str) -> PageVisit:
     store: SessionStore = request.app.state.sessions
-    given_id = read_browser_id(request.cookies.get(SESSION_COOKIE))
-    browser_id = given_id or create_browser_id()
-    session = store.find_session(given_id)
-    visit = PageVisit(
+    return PageVisit(
         request=request,
         path=request.path_params,
         query=dict(request.query_params),
         form=_read_form(body),
         root=_find_root(request),
-        session=session,
+        session=store.find_session(browser_id),
         form_token=store.make_form_token(browser_id),
         now=datetime.now(UTC),
     )
+
+
+def _answer_request(request: Request, body: bytes, show: ShowPage, rules: PageRules) -> Response:
+    given_id = read_browser_id(request.cookies.get(SESSION_COOKIE))
+    browser_id = given_id or create_browser_id()
+    visit = _build_visit(request, body, browser_id)
     try:
-        if request.app.state.tokens and session is None and not rules.is_open:
+        if request.app.state.tokens and visit.session is None and not rules.is_open:
             answer = PageAnswer(go_to=_build_signin_path(request))
         else:
             _check_request(visit, rules, given_id)

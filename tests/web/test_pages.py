@@ -253,3 +253,23 @@ def test_the_beginning_of_an_id_is_enough(
     kill(connection, "OtherError: x", where="status = 'pending'")
     classify_deaths(connection, zone=ZoneInfo("UTC"))
     assert "begin with" in visitor.open_page("/causes/v2", status=409)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/fixes/abc", 404), ("/nonsense", 404), ("/signout", 405)]
+)
+def test_a_browser_gets_a_page_where_no_page_is(
+    visitor: Visitor, serve: Serve, tokens: dict[str, str], path: str, status: int
+) -> None:
+    """Programs get JSON. No token is needed to learn that a path has no route."""
+    guarded = serve(api_tokens=tokens["entries"])
+    browser = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    for client in (visitor.client, guarded):
+        answer = client.get(path, headers=browser)
+        assert answer.status_code == status
+        assert "<h1>" in answer.text
+        assert answer.headers["content-security-policy"] == PAGE_POLICY
+    assert "error" in visitor.client.get(path).json()
+    for route in ("/metrics", "/api/causes", "/api/nonsense"):
+        assert guarded.get(route, headers=browser).status_code == 401
+    assert guarded.get("/nonsense").status_code == 401

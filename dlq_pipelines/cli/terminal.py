@@ -14,6 +14,8 @@ from rich.text import Text
 # Cells of at most this many characters stay on one line. Ids, times and most types are shorter,
 # so they can be copied whole. A column of longer cells is at least this wide.
 _ONE_LINE = 25
+# Columns of what people copy: their cells stay on one line, whatever their length.
+_COPIED = frozenset({"cause", "event", "fix", "id", "into", "key", "merge"})
 _GAP = 2
 # A name and a value: wrapping the value is as legible as a line per value.
 _TWO_COLUMNS = 2
@@ -48,14 +50,18 @@ def _measure_longest(name: str, cells: Sequence[str]) -> int:
 
 def _measure_least_width(columns: Mapping[str, Sequence[str]]) -> int:
     """Return the width at which short cells stay whole and long cells wrap legibly."""
-    widths = [min(_measure_longest(name, cells), _ONE_LINE) for name, cells in columns.items()]
+    widths = [
+        longest if name in _COPIED else min(longest, _ONE_LINE)
+        for name, cells in columns.items()
+        for longest in [_measure_longest(name, cells)]
+    ]
     return sum(widths) + _GAP * (len(widths) - 1)
 
 
 def _write_columns(console: Console, columns: Mapping[str, Sequence[str]]) -> None:
     table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
     for name, cells in columns.items():
-        is_short = _measure_longest(name, cells) <= _ONE_LINE
+        is_short = name in _COPIED or _measure_longest(name, cells) <= _ONE_LINE
         table.add_column(name, no_wrap=is_short, overflow="fold")
     for row in zip(*columns.values(), strict=True):
         table.add_row(*map(Text, row))

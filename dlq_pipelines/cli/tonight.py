@@ -100,6 +100,7 @@ def _print_alerts(alerts: "list[Alert]") -> None:
     print_table(
         [
             {
+                "key": alert.key,
                 "severity": alert.severity,
                 "since": alert.fired_at,
                 "alert": sanitize_line(alert.summary, 100),

@@ -270,3 +270,18 @@ def test_the_server_accepts_a_new_token(dlq: Run) -> None:
         _hash_token(created["token"]),
     )
     assert created["scope"] == "admin"
+
+
+@pytest.mark.usefixtures("dlq")
+def test_a_long_key_is_whole_on_a_narrow_terminal(connection: Connection) -> None:
+    """`dlq alerts silence` takes the key that `dlq tonight` prints."""
+    key = "stuck:order.payment.captured.by.acquirer"
+    connection.execute(
+        "insert into dlq.alert (key, rule, severity, summary, detail, fired_at)"
+        " values (%s, 'stuck', 'warning', repeat('No worker takes it. ', 9), 'Look.', now())",
+        [key],
+    )
+    for columns in (80, 200):
+        for listed in (("tonight",), ("alerts", "list")):
+            shown = re.sub(r"\x1b\[[\d;]*m", "", _run_on_terminal(*listed, columns=columns))
+            assert key in shown, shown

@@ -65,6 +65,13 @@ def build_selection(
 
     if filters.get("cause"):
         filters = {**filters, "cause": find_cause_id(connection, filters["cause"])}
+    where = filters.get("where")
+    # The shell has replaced `$.acquirer`, as a variable, by nothing.
+    if where and "$" not in where and not where.rstrip().endswith("="):
+        raise ValueError(
+            f"where must be PATH=VALUE, such as '$.acquirer=northbank', or a jsonpath predicate, "
+            f"not {where!r}. A shell needs single quotes around it."
+        )
     return Selection.build(
         filters, settings.zone, ids, now=datetime.now(UTC), default_all=default_all
     )

@@ -55,7 +55,7 @@ def parse_payload_filter(text: str) -> str:
     if "$" not in text:
         raise ValueError(
             f"where must be PATH=VALUE, such as $.acquirer=northbank, or a jsonpath predicate, "
-            f"not {text!r}. A shell needs single quotes around it."
+            f"not {text!r}."
         )
     return text.strip()
 

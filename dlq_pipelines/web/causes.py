@@ -14,7 +14,6 @@ from dlq_pipelines.causes.catalogue import (
     get_causes,
     redact_causes,
 )
-from dlq_pipelines.causes.classify import extract_excerpt
 from dlq_pipelines.causes.explain import CauseExplanation, explain_cause
 from dlq_pipelines.causes.recent import (
     Recency,
@@ -33,12 +32,11 @@ from dlq_pipelines.installation import (
 )
 from dlq_pipelines.outbox.dead_events import list_dead_events
 from dlq_pipelines.outbox.selection import Selection
-from dlq_pipelines.reports.wording import summarize_error
 from dlq_pipelines.retries.fixes import list_cause_fixes
 from dlq_pipelines.text import RedactTexts, format_aggregate
 from dlq_pipelines.web.charts import draw_trend
 from dlq_pipelines.web.merges import list_similar_pairs
-from dlq_pipelines.web.render import format_payload
+from dlq_pipelines.web.render import build_shown_error, format_payload
 from dlq_pipelines.web.visit import PageAnswer, PageVisit, build_path
 
 _SAMPLES = 3
@@ -147,7 +145,9 @@ def show_cause(visit: PageVisit) -> PageAnswer:
                 for finding in (explanation.separation.findings if explanation else ())
             ],
             "samples": _list_samples(visit, cause.id, redact),
-            "last_sample": described.sample,
+            "last_sample": None
+            if described.sample is None
+            else build_shown_error(described.sample),
             "fixes": list_cause_fixes(connection, [cause.id, *cause.members]),
             "changes": described.changes,
             "deployments": [
@@ -214,9 +214,7 @@ def _list_samples(visit: PageVisit, cause_id: str, redact: RedactTexts) -> list[
             "aggregate": format_aggregate(event.aggregate_type, event.aggregate_id),
             "died_at": event.dead_at,
             "attempts": event.attempts,
-            # The end of a traceback says what failed, and the page shows its beginning.
-            "summary": summarize_error(error),
-            "error": extract_excerpt(error),
+            "error": build_shown_error(error),
             "payload": format_payload(event.payload, redact_payload),
         }
         for event, error in zip(page.events, errors, strict=True)

@@ -1,13 +1,12 @@
 """Shows the whole life of an event that died, and lists the parked events."""
 
-from dlq_pipelines.causes.classify import extract_excerpt
 from dlq_pipelines.installation import build_redact_errors, build_redact_payload
 from dlq_pipelines.retries.history import get_event_history
 from dlq_pipelines.retries.parked import list_parked_events
 from dlq_pipelines.text import format_aggregate
 from dlq_pipelines.validate import parse_event_id
 from dlq_pipelines.web.causes import read_titles
-from dlq_pipelines.web.render import format_payload
+from dlq_pipelines.web.render import build_shown_error, format_payload
 from dlq_pipelines.web.visit import PageAnswer, PageVisit, build_path, parse_whole_number
 
 _LISTED = 50
@@ -43,7 +42,7 @@ def show_event(visit: PageVisit) -> PageAnswer:
                 {
                     "row": death,
                     "detail": detail,
-                    "error": extract_excerpt(error),
+                    "error": build_shown_error(error),
                     "cause": death.cause_id and build_path("causes", death.cause_id),
                     "title": titles.get(death.cause_id or "", ""),
                 }

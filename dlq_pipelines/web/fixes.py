@@ -31,6 +31,7 @@ from dlq_pipelines.retries.fixes import (
 )
 from dlq_pipelines.retries.recall import STOPPED, recall_fix
 from dlq_pipelines.retries.timeline import read_fix_timeline
+from dlq_pipelines.web.render import build_shown_error
 from dlq_pipelines.web.visit import (
     PageAnswer,
     PageVisit,
@@ -158,8 +159,8 @@ def show_fix(visit: PageVisit) -> PageAnswer:
                 {
                     "events": pair.get("events"),
                     "outcome": pair.get("outcome"),
-                    "before": redact([str(pair.get("before") or "")])[0],
-                    "after": redact([str(pair.get("after") or "")])[0],
+                    "before": build_shown_error(redact([str(pair.get("before") or "")])[0]),
+                    "after": build_shown_error(redact([str(pair.get("after") or "")])[0]),
                 }
                 for pair in fix.evidence[:_SHOWN_EVIDENCE]
             ],

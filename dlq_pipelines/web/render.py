@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from functools import cache
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from dlq_pipelines.causes.classify import extract_excerpt
 from dlq_pipelines.day import convert_to_zone, format_time
+from dlq_pipelines.reports.wording import summarize_error
 from dlq_pipelines.text import (
     RawJson,
     format_count,
@@ -32,6 +35,31 @@ PAGE_POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; "
     "frame-ancestors 'none'; base-uri 'none'"
 )
+
+
+@dataclass(frozen=True)
+class ShownError:
+    """An error as a page shows it.
+
+    Attributes:
+        text: the error, redacted.
+        summary: exception and message, in one line.
+        more: the whole text; empty if the summary has all of it.
+    """
+
+    text: str
+    summary: str
+    more: str
+
+
+def build_shown_error(text: str) -> ShownError:
+    """Build what a page shows of a redacted error: its message first, then the whole text.
+
+    The end of a traceback says what failed, and a page would show its beginning.
+    """
+    summary = (summarize_error(text) or sanitize_line(text, _MAX_LINE)) if text.strip() else ""
+    is_whole = sanitize_line(text, _MAX_LINE) == summary
+    return ShownError(text.strip(), summary, "" if is_whole else extract_excerpt(text))
 
 
 def render_template(template: str, **values: Any) -> str:

@@ -13,10 +13,10 @@ from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.recent import count_daily_deaths
 from dlq_pipelines.causes.search import search_causes
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.web.render import PAGE_POLICY
+from dlq_pipelines.web.render import PAGE_POLICY, ShownError, build_shown_error
 from tests.api.conftest import Serve
 from tests.rows import add_events, date_deaths, kill, one
-from tests.web.conftest import Visitor, list_links
+from tests.web.conftest import TRACE, Visitor, list_links
 
 HOSTILE = "<script>alert(1)</script>\x1b[2J\u202e\"'><img src=x onerror=alert(2)>{{ 7*7 }}"
 LISTS = ("/causes", "/fixes", "/parked", "/alerts", "/audit", "/reports", "/fixes/new")
@@ -273,3 +273,20 @@ def test_a_browser_gets_a_page_where_no_page_is(
     for route in ("/metrics", "/api/causes", "/api/nonsense"):
         assert guarded.get(route, headers=browser).status_code == 401
     assert guarded.get("/nonsense").status_code == 401
+
+
+def test_the_message_of_an_error_comes_before_its_traceback() -> None:
+    """A single line is shown once."""
+    trace = build_shown_error(TRACE.format("KeyError: 'postcode'"))
+    assert trace.summary == "KeyError: 'postcode'"
+    assert trace.more.startswith("Traceback (most recent call last):")
+    assert build_shown_error("KeyError: 'sku'") == ShownError(
+        "KeyError: 'sku'", "KeyError: 'sku'", ""
+    )
+    assert build_shown_error(" ") == ShownError("", "", "")
+
+
+def test_a_page_has_no_sentence_for_a_shell(visitor: Visitor) -> None:
+    answer = visitor.send_form("/fixes/new", note="x", step="preview", where=".acquirer=north")
+    assert "where must be PATH=VALUE" in answer.text
+    assert "shell" not in answer.text

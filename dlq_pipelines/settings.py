@@ -481,7 +481,7 @@ class Settings(BaseSettings):
         text = value.get_secret_value() if value else ""
         authority = text.partition("://")[2].partition("/")[0].partition("?")[0]
         if authority.count("@") > 1:
-            raise ValueError("the password contains @: write it as %40, and other signs likewise")
+            raise ValueError("it has more than one @. In a password, escape @ as %40")
         return value
 
     @field_validator("timezone")

@@ -474,16 +474,6 @@ class Settings(BaseSettings):
             )
         return value
 
-    @field_validator("database_url", "export_database_url")
-    @classmethod
-    def _validate_database_url(cls, value: SecretStr | None) -> SecretStr | None:
-        """Refuse an address whose password libpq would read as the host, and show in its errors."""
-        text = value.get_secret_value() if value else ""
-        authority = text.partition("://")[2].partition("/")[0].partition("?")[0]
-        if authority.count("@") > 1:
-            raise ValueError("it has more than one @. In a password, escape @ as %40")
-        return value
-
     @field_validator("timezone")
     @classmethod
     def _validate_time_zone(cls, value: str) -> str:

@@ -180,12 +180,16 @@ class Database:
         )
 
     def _reject_unescaped_password(self) -> None:
-        """Reject a URL with an unescaped @ in its password: libpq would show the rest as a host."""
+        """Reject a URL with an unescaped @ in its password: libpq would show the rest as a host.
+
+        It ends the password at the last @, or at the first one if a colon and no port follow.
+        """
         try:
             host = conninfo_to_dict(self.url).get("host")
         except psycopg.Error as error:
             raise self._build_unavailable_error(error) from None
-        if "://" in self.url and "@" in str(host):
+        authority = re.split("[/?]", self.url.partition("://")[2])[0]
+        if "://" in self.url and ("@" in str(host) or authority.count("@") > 1):
             raise self._build_url_error(f"{_URL_HINT} In a password, escape @ as %40 and / as %2F.")
 
     def _build_unavailable_error(self, error: psycopg.Error) -> DatabaseUnavailableError:

@@ -527,9 +527,12 @@ def test_an_invalid_connection_string_is_not_printed(
 ) -> None:
     monkeypatch.setenv("DLQ_DATABASE_URL", f"postgres//shop:{NEVER_SHOWN}@host/shop")
     _assert_one_line(dlq("causes", "list"), "DLQ_DATABASE_URL is not a connection string")
-    monkeypatch.setenv("DLQ_DATABASE_URL", f"postgresql://shop:s3cr@{NEVER_SHOWN}@127.0.0.1:1/shop")
-    for command in (("causes", "list"), ("serve",)):
-        _assert_one_line(dlq(*command), "In a password, escape @ as %40")
+    for password in (f"s3cr@{NEVER_SHOWN}", f"s3cr@{NEVER_SHOWN}:more", f"a@b@{NEVER_SHOWN}:c"):
+        for port in ("1", "bad"):
+            url = f"postgresql://shop:{password}@127.0.0.1:{port}/shop"
+            monkeypatch.setenv("DLQ_DATABASE_URL", url)
+            for command in (("causes", "list"), ("serve",), ("try", url)):
+                _assert_one_line(dlq(*command), "In a password, escape @ as %40")
 
 
 @pytest.mark.parametrize(

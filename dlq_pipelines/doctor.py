@@ -371,9 +371,10 @@ def _write_export_command(settings: Settings, first: date, last: date, start: da
 def _check_daemon(settings: Settings, dagster_url: str | None) -> CheckResult:
     """Read the heartbeats from Dagster's database: of the deployment, of a host, or of `dlq up`."""
     name, remedy = "Dagster daemon", "systemctl restart dlq-daemon" if dagster_url else "dlq up"
-    if dagster_url is None and (folder := os.environ.get("DAGSTER_HOME")):
-        return _check_daemon_of_host(folder)
     if dagster_url is None and settings.database_url is not None:
+        # The embedded server is that of `dlq up`, wherever an own Dagster has its home.
+        if folder := os.environ.get("DAGSTER_HOME"):
+            return _check_daemon_of_host(folder)
         remedy = "dlq up, or export DAGSTER_HOME=/path if your own Dagster runs the jobs"
     try:
         url = (

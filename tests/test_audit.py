@@ -1,5 +1,6 @@
 """Is no more changed than a person agreed to, whatever happens while they think?"""
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -8,7 +9,12 @@ import pytest
 from dlq_pipelines.archive.archive import archive_dead_events, discard_events
 from dlq_pipelines.archive.purge import purge_archive
 from dlq_pipelines.archive.restore import restore_events
-from dlq_pipelines.audit import AuditContext, RunOptions, run_after_permission
+from dlq_pipelines.audit import (
+    AuditContext,
+    RunOptions,
+    list_audit_entries,
+    run_after_permission,
+)
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.parked import release_parked
@@ -124,3 +130,19 @@ def test_events_that_match_after_the_confirmation_stay(
     assert (2 in reported, reported[-1], sorted(reported)) == (True, 3, reported)
     # Without a limit, all matching events are changed.
     assert change(connection, RunOptions()) == 2
+
+
+def test_a_short_log_since_a_time_reads_no_long_one(connection: Connection) -> None:
+    """A page of fewer entries than it may have would be looked for in the whole log."""
+    connection.execute(
+        "insert into dlq.audit (kind, actor, reason, filter, events, at)"
+        " select 'fix.flag', 'ann', 'x', '{}', 1, now() - n * interval '10 min'"
+        " from generate_series(100000, 1, -1) n"
+    )
+    connection.execute("vacuum analyze dlq.audit")
+    values = {"since": NOW - timedelta(hours=1), "after": None, "limit": 50}
+    statement = f"explain {connection.render_query('audit.list', **values)}".encode()
+    plan = "\n".join(row["QUERY PLAN"] for row in connection.execute(statement))
+    assert not re.search("Seq Scan|audit_pkey", plan), plan
+    found = list_audit_entries(connection, limit=50, since=NOW - timedelta(hours=1))
+    assert 5 <= len(found) <= 7

@@ -26,31 +26,47 @@ with selected as materialized (
         and (%(event_ids)s::text[] is null
             or e.event_id = any(:"dlq_schema".event_ids(%(event_ids)s::text[])))
         and :"dlq_schema".selects(f, e)
-), first_left as materialized (
-    select distinct on (n.aggregate_type, n.aggregate_id)
+), dead as (
+    select n.death_id,
+        n.event_id,
+        n.event_created_at,
         n.aggregate_type,
         n.aggregate_id,
-        n.event_created_at,
-        n.event_id
+        false as is_selected,
+        false as parked
     from :"dlq_schema".dead_now n
-    left join selected s on s.death_id = n.death_id
     where %(ordered)s
         and n.aggregate_id <> ''
-        and (s.death_id is null or s.parked)
-        and (n.aggregate_type, n.aggregate_id) in (
-            select aggregate_type, aggregate_id from selected where not parked)
-    order by n.aggregate_type,
-        n.aggregate_id,
-        coalesce(n.event_created_at, '-infinity'::timestamptz),
-        n.event_id
+        -- `is true`: a hash table. A join with rows that the planner takes for few took minutes for
+        -- a million events.
+        and ((n.aggregate_type, n.aggregate_id) in (
+            select aggregate_type, aggregate_id from selected where not parked)) is true
+    union all
+    select death_id, event_id, event_created_at, aggregate_type, aggregate_id, true, parked
+    from selected
 ), target as materialized (
-    select s.*,
-        not s.parked
-            and l.event_id is not null
-            and (coalesce(l.event_created_at, '-infinity'), l.event_id)
-                < (coalesce(s.event_created_at, '-infinity'), s.event_id) as held
-    from selected s
-    left join first_left l using (aggregate_type, aggregate_id)
+    select judged.*
+    from (
+        -- A selected event is in both lists: one row of each.
+        select death_id,
+            event_id,
+            aggregate_type,
+            aggregate_id,
+            bool_or(is_selected) as is_selected,
+            bool_or(parked) as parked,
+            %(ordered)s
+                and aggregate_id <> ''
+                and not bool_or(parked)
+                and coalesce(
+                    bool_or(not bool_or(is_selected) or bool_or(parked)) over (
+                        partition by aggregate_type, aggregate_id
+                        order by coalesce(event_created_at, '-infinity'), event_id
+                        rows between unbounded preceding and 1 preceding),
+                    false) as held
+        from dead
+        group by death_id, event_id, event_created_at, aggregate_type, aggregate_id
+    ) judged
+    where is_selected
 ), one_aggregate as materialized (
     -- An event without an aggregate stands for itself.
     select count(*) as events,

@@ -19,7 +19,7 @@ from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.fingerprint import compute_cause_id
 from dlq_pipelines.outbox import BATCH
 from dlq_pipelines.outbox.install import install_outbox
-from dlq_pipelines.outbox.selection import Selection
+from dlq_pipelines.outbox.selection import Selection, build_selection_parameters
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import create_host_tables
 from dlq_pipelines.retries.advance import Patience, advance_fix
@@ -119,7 +119,7 @@ CROWD = """
 
 
 def measure() -> Iterator[Figure]:
-    """Yield the cost of releasing and recalling 100,000 events, and of the sensor's query."""
+    """Yield the cost of releases, recalls, the sensor's query and a preview."""
     with scratch_server() as (_, server):
         database = Database(server.ensure_database("retries"))
         with database.connect() as connection:
@@ -130,6 +130,7 @@ def measure() -> Iterator[Figure]:
             yield _measure_chain(database, connection)
             yield _measure_memory(connection)
             yield _measure_sensor_query(connection)
+            yield _measure_preview(connection)
 
 
 def _measure_release(connection: Connection) -> Figure:
@@ -279,6 +280,24 @@ def _prepare(connection: Connection, events: int) -> None:
     classify_deaths(connection, zone=ZoneInfo("UTC"))
     connection.execute("vacuum analyze")
     connection.execute("checkpoint")
+
+
+def _measure_preview(connection: Connection) -> Figure:
+    """Measure the preview of a fix of all dead events that the sensor's query left."""
+    where = build_selection_parameters(connection, Selection(all=True), before=datetime.now(UTC))
+    seconds = {}
+    for ordered in (True, False):
+        started = time.perf_counter()
+        found = connection.fetch_one("fix.preview", max_retries=3, ordered=ordered, **where)
+        seconds[ordered] = time.perf_counter() - started
+        assert (found["events"], found["held"]) == (DEAD - FIXES * OUTSTANDING, 0)
+    return Figure(
+        f"preview of {DEAD:,} events, in order",
+        seconds[True],
+        seconds[False],
+        1.5,
+        "the same without the order of aggregates",
+    )
 
 
 def _update_rows(connection: Connection, events: int) -> float:

@@ -1,4 +1,4 @@
-"""A stopped Celery worker. tests/drills/drill_celery.py kills one of two in a backfill."""
+"""A stopped Celery worker. tests/drills/drill_celery_days.py kills one of two."""
 
 import signal
 import time

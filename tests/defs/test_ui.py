@@ -114,7 +114,7 @@ def test_a_fix_flagged_in_the_launchpad_is_followed_to_verified(page: Page, serv
 
 
 def test_schedules_and_sensors_are_listed_and_show_their_description(page: Page) -> None:
-    """All are listed under Automation. The page of one of each kind has the description."""
+    """All are listed under Automation. tests/drills/drill_ui.py opens the page of each."""
     repository = defs.get_repository_def()
     pages = {one.name: ("schedules", one.description or "") for one in repository.schedule_defs}
     pages |= {one.name: ("sensors", one.description or "") for one in repository.sensor_defs}

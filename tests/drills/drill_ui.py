@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
+from dlq_pipelines.definitions import defs
 from tests.clicks import (
     ASSETS,
     CHROMIUM,
@@ -69,3 +70,16 @@ def test_ninety_days_are_exported_by_one_backfill_in_one_run(page: Page, served:
     expect(page.get_by_text(re.compile("90 partitions")).first).to_be_visible()
     page.goto("/assets/dead_event_export?view=partitions")
     expect(page.get_by_text("Materialized", exact=False).first).to_be_visible()
+
+
+def test_every_schedule_and_sensor_shows_its_description(page: Page) -> None:
+    """On a page of its own."""
+    repository = defs.get_repository_def()
+    pages = {one.name: ("schedules", one.description or "") for one in repository.schedule_defs}
+    pages |= {one.name: ("sensors", one.description or "") for one in repository.sensor_defs}
+    assert len(pages) == 11
+    for name, (kind, description) in pages.items():
+        page.goto(f"/locations/dlq_pipelines/{kind}/{name}")
+        # The installation that is served has another time zone.
+        text = re.escape(description).replace(r"in\ UTC", r"in [\w/+-]+")
+        expect(page.get_by_text(re.compile(f"^{text}$"))).to_be_visible()

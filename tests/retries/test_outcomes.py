@@ -19,7 +19,11 @@ from dlq_pipelines.retries.fixes import (
 from dlq_pipelines.retries.retry import (
     retry_events,
 )
-from dlq_pipelines.retries.settle import settle_outcomes, settle_retries
+from dlq_pipelines.retries.settle import (
+    list_inconsistent_stages,
+    settle_outcomes,
+    settle_retries,
+)
 from tests.retries.helpers import (
     add_dead,
     advance,
@@ -244,3 +248,21 @@ def test_a_fix_is_not_locked_while_its_outcomes_are_recorded(
             wait_until_blocked(own, by=connection)
             connection.execute("select from dlq.fix for update nowait")
         assert advancing.result().settled == 3
+
+
+def test_a_stage_that_was_deleted_by_hand_stops_no_other_outcome(outbox: ShapedOutbox) -> None:
+    """Its outcomes cannot be counted, and a check says so."""
+    connection = outbox.connection
+    outbox.add_dead(2, event_type="a")
+    outbox.add_dead(2, event_type="b")
+    broken = flag_cause(connection, event_type="a")
+    sound = flag_cause(connection, event_type="b")
+    for fix in (broken, sound):
+        assert advance(connection, fix).released == 2
+    outbox.run_worker(delivers=True)
+    for fix in (broken, sound):
+        pause_fix(connection, fix.id, audit=build_audit())
+    connection.execute("delete from dlq.fix_stage where fix_id = %s", [broken.id])
+    assert settle_retries(connection, now=get_now(), settle_seconds=60) == 2
+    assert get_stage_outcomes(connection, sound.id)[1].delivered == 2
+    assert list_inconsistent_stages(connection) == [(broken.id, 1)]

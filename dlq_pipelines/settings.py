@@ -44,6 +44,8 @@ _MAX_IDENTIFIER_BYTES = 63
 # The prefix of the variables of a process with one outbox.
 PREFIX = "DLQ_"
 _VARIABLE = re.compile(rf"\b{PREFIX}([A-Z_]+)\b")
+# Begins a target that is no folder, or a misspelled one such as `s3:/bucket`.
+TARGET_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(file|s3|gs|abfss?):")
 MAX_NAME_LENGTH = 30
 NAME_PATTERN = f"^[a-z][a-z0-9_]{{0,{MAX_NAME_LENGTH - 1}}}$"
 
@@ -500,13 +502,15 @@ class Settings(BaseSettings):
     def _validate_target(cls, value: SecretStr | None) -> SecretStr | None:
         """Check the form only. The first write finds out whether the target is reachable."""
         text = value.get_secret_value() if value else ""
-        scheme, colon, _ = text.partition("://")
-        if colon and scheme not in {"file", "s3", "gs", "abfs", "abfss"}:
+        scheme, _, rest = text.partition(":")
+        is_uri = TARGET_SCHEME.match(text) is not None
+        known = scheme in {"file", "s3", "gs", "abfs", "abfss"}
+        if is_uri and not (known and rest.startswith("//")):
             raise ValueError(
                 "write a folder, file:///folder, s3://bucket/prefix, gs://bucket/prefix or "
                 "abfs://container@account.dfs.core.windows.net/prefix"
             )
-        if colon and not re.match(r"file:///|(s3|gs|abfss?)://([^/@]*@)?[^/?@]+(?=[/?]|\Z)", text):
+        if is_uri and not re.match(r"file:///|(s3|gs|abfss?)://([^/@]*@)?[^/?@]+(?=[/?]|\Z)", text):
             raise ValueError(
                 f"{scheme}:// needs {'/ and a folder' if scheme == 'file' else 'a bucket'} after it"
             )

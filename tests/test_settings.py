@@ -138,6 +138,8 @@ BAD = [
     ("DLQ_EXPORT_URI", "ftp://ann:s3cr3t@host/x"),
     ("DLQ_EXPORT_URI", "s3://ann:s3cr3t@/x"),
     ("DLQ_EXPORT_URI", "gs://"),
+    ("DLQ_EXPORT_URI", "s3:/bucket/x"),
+    ("DLQ_EXPORT_URI", "gs:bucket"),
     ("DLQ_EXPORT_URI", "file://host/x"),
     ("DLQ_REPORT_URI", "ftp://ann:s3cr3t@host/x"),
     ("DLQ_REPORT_URI", "s3://ann:s3cr3t@/x"),

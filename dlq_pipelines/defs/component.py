@@ -5,15 +5,17 @@ import unicodedata
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import dagster as dg
 from pydantic import Field, create_model
 
+from dlq_pipelines.defs.component_schema import NAME, OWNERS, SCHEDULES, describe_setting
 from dlq_pipelines.defs.factory import dead_letter_definitions
 from dlq_pipelines.settings import (
     MAX_NAME_LENGTH,
     NAME_PATTERN,
+    TARGET_SCHEME,
     SettingNames,
     Settings,
     SettingsError,
@@ -49,8 +51,17 @@ def _get_type(name: str) -> Any:
     return list[str] | str | None if isinstance(default, tuple) else str | None
 
 
+# Dagster takes descriptions of fields with a default from the resolver alone.
 _FIELDS: dict[str, Any] = {
-    name: (_get_type(name), Field(default=None, description=_DESCRIPTIONS[name]))
+    name: (
+        Annotated[
+            _get_type(name),
+            dg.Resolver.default(
+                description=_DESCRIPTIONS[name], json_schema_extra=describe_setting(name)
+            ),
+        ],
+        None,
+    )
     for name in list_setting_names()
     if name not in _NOT_HERE and not name.startswith("api_")
 }
@@ -106,7 +117,7 @@ def _resolve_path(project: Path, text: str | None) -> str | None:
 
     The processes of Dagster start in different folders.
     """
-    if not text or "://" in text:
+    if not text or TARGET_SCHEME.match(text):
         return text
     return str(project / Path(text).expanduser())
 
@@ -143,31 +154,49 @@ class DeadLetterQueue(dg.Component, _SettingFields, dg.Resolvable):
     project can have many outboxes.
     """
 
-    name: str = Field(
-        pattern=NAME_PATTERN,
-        description="Name of the outbox: it begins the names of jobs, schedules and sensors, and "
-        "is in the pool dlq_<name>, in metrics and in alerts.",
-        examples=["orders"],
+    name: Annotated[
+        str,
+        dg.Resolver.default(
+            description="Name of the outbox: it begins the names of jobs, schedules and sensors, "
+            "and is in the pool dlq_<name>, in metrics and in alerts.",
+            examples=["orders"],
+            json_schema_extra=NAME,
+        ),
+    ] = Field(pattern=NAME_PATTERN)
+    database_url: Annotated[
+        str | None,
+        dg.Resolver.default(
+            description=_DESCRIPTIONS["database_url"].partition(";")[0],
+            examples=["{{ env.ORDERS_DATABASE_URL }}"],
+        ),
+    ]
+    schema_name: Annotated[str | None, dg.Resolver.default(description=_DESCRIPTIONS["schema"])] = (
+        None
     )
-    database_url: str | None = Field(
-        description=_DESCRIPTIONS["database_url"].partition(";")[0],
-        examples=["{{ env.ORDERS_DATABASE_URL }}"],
-    )
-    schema_name: str | None = Field(default=None, description=_DESCRIPTIONS["schema"])
-    key_prefix: list[str] | None = Field(
-        default=None, description="Prefix of the asset keys; unset: the name."
-    )
-    group: str | None = Field(
-        default=None, description="Group of the assets; unset: <name>_dead_letters."
-    )
-    owners: list[str] = Field(
-        default=[], description="Owners of all definitions.", examples=[["team:data-platform"]]
-    )
-    schedules: dict[str, str | None] = Field(
-        default={},
-        description="Crons that replace the usual ones, by schedule; null leaves it out.",
-        examples=[{"archive_daily": "0 4 * * *", "purge_weekly": None}],
-    )
+    key_prefix: Annotated[
+        list[str] | None,
+        dg.Resolver.default(description="Prefix of the asset keys; unset: the name."),
+    ] = None
+    group: Annotated[
+        str | None,
+        dg.Resolver.default(description="Group of the assets; unset: <name>_dead_letters."),
+    ] = None
+    owners: Annotated[
+        list[str],
+        dg.Resolver.default(
+            description="Owners of all definitions.",
+            examples=[["team:data-platform"]],
+            json_schema_extra=OWNERS,
+        ),
+    ] = Field(default=[])
+    schedules: Annotated[
+        dict[str, str | None],
+        dg.Resolver.default(
+            description="Crons that replace the usual ones, by schedule; null leaves it out.",
+            examples=[{"archive_daily": "0 4 * * *", "purge_weekly": None}],
+            json_schema_extra=SCHEDULES,
+        ),
+    ] = Field(default={})
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Build the definitions; a wrong setting fails their runs and ticks, not the location."""

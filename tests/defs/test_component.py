@@ -11,10 +11,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 
 from dlq_pipelines import DeadLetterQueue
 from dlq_pipelines.defs.component import build_outbox_name
-from dlq_pipelines.settings import NAME_PATTERN
+from dlq_pipelines.settings import NAME_PATTERN, SettingsError, build_settings
 
 HOST = Path(__file__).resolve().parents[1] / "host"
 DG = Path(sys.executable).parent / "dg"
@@ -108,3 +109,68 @@ def test_a_mapping_file_is_found_below_the_project(tmp_path: Path) -> None:
             tmp_path, "outbox_event", "dagster/table_name", outbox_mapping=mapping
         )
         assert shown == f"shop.{table}"
+
+
+@pytest.mark.parametrize(
+    ("attribute", "valid", "invalid"),
+    [
+        ("name", ["orders", "{{ env.NAME }}"], ["Orders", "2fast", "x" * 31]),
+        ("canary", [1, 5000, "20", None, "{{ env.CANARY }}"], [0, 5001, -1, 1.5, "ten", [1]]),
+        ("growth", [1, 2.5, "2.5"], [0.5, "fast"]),
+        ("min_success", [1, 0.5], [0, 1.1]),
+        ("probes", [True, "false"], [2, "maybe"]),
+        ("retry_order", ["none"], ["fifo", 1]),
+        ("export_formats", [["csv"], "csv, parquet"], [["csv", "xml"], "xml"]),
+        ("partitions_start", ["2026-01-01"], ["1 January", "2026-1-1"]),
+        ("export_hash_key", ["k" * 16], ["short"]),
+    ],
+)
+def test_dg_check_yaml_refuses_what_the_settings_refuse(
+    attribute: str, valid: list[object], invalid: list[object]
+) -> None:
+    """`dg` checks a file against this schema. The settings are checked where a run begins."""
+    for values, is_valid in ((valid, True), (invalid, False)):
+        for value in values:
+            stated = {"name": "orders", "database_url": "x", attribute: value}
+            assert _is_stated_well(stated) == is_valid, value
+            if "{{" not in str(value) and not isinstance(value, list):
+                assert _is_read(stated) == is_valid, value
+
+
+@pytest.mark.parametrize(
+    ("attributes", "is_valid"),
+    [
+        ({"owners": ["team:data", "a@example.com", "{{ env.OWNER }}"]}, True),
+        ({"owners": ["data"]}, False),
+        ({"schedules": {"archive_daily": "0 4 * * *", "purge_weekly": None}}, True),
+        ({"schedules": {"archive_daily": "{{ env.CRON }}", "export_daily": "@daily"}}, True),
+        ({"schedules": {"archive_daily": "4"}}, False),
+        ({"schedules": {"archive_nightly": "0 4 * * *"}}, False),
+        ({"canarry": 1}, False),
+    ],
+)
+def test_dg_check_yaml_knows_owners_and_schedules(
+    attributes: dict[str, object], is_valid: bool
+) -> None:
+    assert _is_stated_well({"name": "orders", "database_url": "x", **attributes}) == is_valid
+
+
+def _is_stated_well(attributes: dict[str, object]) -> bool:
+    schema = DeadLetterQueue.get_model_cls().model_json_schema()  # type: ignore[union-attr]
+    return bool(Draft202012Validator(schema).is_valid(attributes))
+
+
+def _is_read(attributes: dict[str, object]) -> bool:
+    try:
+        build_settings(attributes)
+    except SettingsError:
+        return False
+    return True
+
+
+def test_every_attribute_of_the_component_has_a_description() -> None:
+    """Dagster shows them with the component, and editors while a file is written."""
+    schema = DeadLetterQueue.get_model_cls().model_json_schema()  # type: ignore[union-attr]
+    assert [
+        name for name, field in schema["properties"].items() if "description" not in field
+    ] == []

@@ -29,8 +29,10 @@ from dlq_pipelines.outbox.adopt import (
     StateCount,
     list_known_values,
     propose_mapping,
+    use_mapping,
 )
 from dlq_pipelines.outbox.install import read_outbox_facts, require_table
+from dlq_pipelines.outbox.mapping import load_mapping
 from dlq_pipelines.outbox.mapping_types import split_table_name
 from dlq_pipelines.outbox.shape import (
     build_reading_shape,
@@ -49,6 +51,8 @@ DAYS = 14
 _STATEMENT_TIMEOUT = "60s"
 # Tables of a database that are looked at.
 _MAX_TABLES = 12
+# And those whose values are read if none has a state: three columns of three seconds each.
+_MAX_READ = 3
 _FETCHED = 500
 _HALF = 10_000
 _MAX_PAYLOAD_LENGTH = 65_536
@@ -64,14 +68,19 @@ class TrialTable:
     """The table to look at.
 
     Attributes:
-        name: as `schema.table` or `table`; None: the table that looks like an outbox.
+        name: as `schema.table` or `table`; None: that of `mapping`, or the table that looks like an
+            outbox.
         dead_values: values of its state column that mean dead, if a person said so.
         delivered_values: the same for delivered.
+        state: its column with the state, if a person said so.
+        mapping: a preset or a mapping file, which says all of that; None: one is proposed.
     """
 
     name: str | None = None
     dead_values: tuple[str | int, ...] = ()
     delivered_values: tuple[str | int, ...] = ()
+    state: str | None = None
+    mapping: str | None = None
 
 
 @dataclass(frozen=True)
@@ -173,17 +182,28 @@ def try_outbox(
         NotFoundError: the table does not exist, or no table looks like an outbox.
         RefusedError: several tables do, nothing in the table is ever dead, or the role may not read
             it.
+        MappingError: there is no such mapping, or it does not fit the table.
     """
     with _explain_missing_rights(), connection.snapshot():
         connection.run("session.set_statement_timeout", timeout=_STATEMENT_TIMEOUT)
-        if table.name is None:
-            proposed = _find_outbox(connection, table)
-        else:
-            proposed = _propose(connection, *split_table_name(table.name), table)
+        name = _find_name(table)
+        proposed = (
+            _find_outbox(connection, table) if name is None else _propose(connection, *name, table)
+        )
         connection.run("session.set_statement_timeout", timeout=_STATEMENT_TIMEOUT)
         return _Trial(connection, proposed, table).read(
             now=now, zone=zone, is_hidden=is_hidden, redact=redact
         )
+
+
+def _find_name(given: TrialTable) -> tuple[str, str] | None:
+    """Return schema and table, if they are given."""
+    if given.name is not None:
+        return split_table_name(given.name)
+    if given.mapping is not None:
+        mapping = load_mapping(given.mapping)
+        return mapping.schema, mapping.table
+    return None
 
 
 @contextmanager
@@ -204,17 +224,48 @@ class _Proposed:
     mapping: ProposedMapping
 
 
-def _propose(connection: Connection, schema: str, name: str, given: TrialTable) -> _Proposed:
+def _propose(
+    connection: Connection,
+    schema: str,
+    name: str,
+    given: TrialTable,
+    *,
+    reads_values: bool = True,
+) -> _Proposed:
     try:
-        facts = read_outbox_facts(connection, schema, name)
+        facts = read_outbox_facts(
+            connection, schema, name, state=given.state, reads_values=reads_values
+        )
     except SchemaError as error:
         raise NotFoundError(error.message, "Pass another --table schema.table.") from None
-    return _Proposed(
+    if given.mapping is not None:
+        return _Proposed(facts, use_mapping(facts, given.mapping))
+    proposed = propose_mapping(
         facts,
-        propose_mapping(
-            facts, dead_values=given.dead_values, delivered_values=given.delivered_values
-        ),
+        state=given.state,
+        dead_values=given.dead_values,
+        delivered_values=given.delivered_values,
     )
+    return _Proposed(facts, proposed)
+
+
+def _propose_each(
+    connection: Connection, tables: Sequence[DictRow], given: TrialTable, *, reads_values: bool
+) -> tuple[list[_Proposed], list[DlqError]]:
+    """Return what is proposed for some tables, and why nothing is for the others."""
+    found: list[_Proposed] = []
+    refused: list[DlqError] = []
+    for row in tables:
+        try:
+            with connection.transaction():
+                found.append(
+                    _propose(
+                        connection, row["schema"], row["table"], given, reads_values=reads_values
+                    )
+                )
+        except DlqError as error:
+            refused.append(error)
+    return found, refused
 
 
 def _find_outbox(connection: Connection, given: TrialTable) -> _Proposed:
@@ -222,14 +273,9 @@ def _find_outbox(connection: Connection, given: TrialTable) -> _Proposed:
     tables = connection.run(
         "trial.tables", dlq_schema=connection.names.dlq_schema, limit=_MAX_TABLES
     ).fetchall()
-    found: list[_Proposed] = []
-    refused: list[DlqError] = []
-    for row in tables:
-        try:
-            with connection.transaction():
-                found.append(_propose(connection, row["schema"], row["table"], given))
-        except DlqError as error:
-            refused.append(error)
+    found, refused = _propose_each(connection, tables, given, reads_values=False)
+    if not found:  # the state may be in a column of an unusual name
+        found, refused = _propose_each(connection, tables[:_MAX_READ], given, reads_values=True)
     known = [proposed for proposed in found if proposed.mapping.preset] or found
     if not known and len(refused) == 1:
         raise refused[0]

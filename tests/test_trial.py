@@ -3,6 +3,7 @@ nothing.
 """
 
 from datetime import UTC, datetime
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from dlq_pipelines import trial
 from dlq_pipelines.causes.fingerprint import compute_cause_id
 from dlq_pipelines.errors import DlqError, NotFoundError, RefusedError
-from dlq_pipelines.outbox.mapping_types import split_table_name
+from dlq_pipelines.outbox.mapping_types import MappingError, split_table_name
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import create_host_tables
 from dlq_pipelines.trial import Trial, TrialTable, try_outbox
@@ -192,6 +193,49 @@ def test_a_state_that_nobody_knows_is_named(shop: Database) -> None:
         given = TrialTable("outbox_event", ("stuck", "nosuch"), ("done", "neither"))
         found = look(connection, given)
         assert (found.dead, found.absent_states) == (30, ("nosuch", "neither"))
+
+
+def test_a_state_of_an_unusual_name_is_found(empty_database: Database) -> None:
+    with empty_database.connect() as connection:
+        connection.execute(
+            "create table outbox (id bigint primary key, topic text, phase text, body jsonb);"
+            "insert into outbox select n, 't', case when n % 10 = 0 then 'failed'"
+            " when n % 3 = 0 then 'queued' else 'sent' end, '{}' from generate_series(1, 90) n;"
+            "create table event_log (id bigint primary key, level text, message text);"
+            "insert into event_log values (1, 'error', 'x'), (2, 'info', 'x')"
+        )
+        found = look(connection)
+        assert (found.table, found.dead, found.delivered) == ("public.outbox", 9, 54)
+        connection.execute("update outbox set phase = 'gave_up' where phase = 'failed'")
+        with pytest.raises(NotFoundError, match="--state COLUMN --dead VALUE"):
+            look(connection)
+        assert look(connection, TrialTable("outbox", ("gave_up",))).dead == 9
+        assert look(connection, TrialTable("outbox", ("gave_up",), state="phase")).dead == 9
+
+
+def test_a_given_mapping_says_what_is_dead(empty_database: Database, tmp_path: Path) -> None:
+    """With `name`, of that table."""
+    file = tmp_path / "odd.toml"
+    file.write_text(
+        'table = "shop.odd"\n[columns]\nid = "key"\nerror = "why"\n[dead]\nstep = 9\n',
+        encoding="utf-8",
+    )
+    with empty_database.connect() as connection:
+        connection.execute(
+            "create schema shop;"
+            "create table shop.odd (key uuid primary key default gen_random_uuid(), step int,"
+            " why text);"
+            "insert into shop.odd (step, why) values (9, $$KeyError: 'a'$$), (1, null);"
+            "create table shop.other (like shop.odd including all)"
+        )
+        found = look(connection, TrialTable(mapping=str(file)))
+        assert (found.table, found.events, found.dead) == ("shop.odd", 2, 1)
+        assert [cause.title for cause in found.causes] == ["KeyError: 'a'"]
+        assert look(connection, TrialTable("shop.other", mapping=str(file))).events == 0
+        with pytest.raises(MappingError, match="has no column"):
+            look(connection, TrialTable("shop.odd", mapping="oban"))
+        with pytest.raises(MappingError, match="neither a preset nor a file"):
+            look(connection, TrialTable(mapping="nosuch"))
 
 
 def test_any_number_of_event_types_is_bounded(shop: Database) -> None:

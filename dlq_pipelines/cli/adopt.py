@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from dlq_pipelines.outbox.adopt import ProposedMapping
 
 app = typer.Typer()
+StateColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--state",
+        help="The column with the state. Default: one named status or state, or whose values are "
+        "states.",
+        metavar="COLUMN",
+    ),
+]
 DeadStates = Annotated[
     list[str] | None,
     typer.Option("--dead", help="Value of the state column that means dead (repeatable)."),
@@ -31,6 +40,7 @@ def adopt_command(
     table: Annotated[
         str, typer.Argument(help="The table, as schema.table or table.", metavar="TABLE")
     ],
+    state: StateColumn = None,
     dead: DeadStates = None,
     delivered: DeliveredStates = None,
     write: Annotated[
@@ -46,7 +56,7 @@ def adopt_command(
     Example: `dlq adopt public.outbox_event`, then with `--write outbox.toml`,
     `export DLQ_OUTBOX_MAPPING=outbox.toml` and `dlq migrate --plan`.
     """
-    proposed = _propose(table, dead or [], delivered or [])
+    proposed = _propose(table, state, dead or [], delivered or [])
     if write is not None:
         _write_new_file(write, proposed.text)
     if format is not OutputFormat.TABLE:
@@ -65,7 +75,9 @@ def adopt_command(
         typer.echo(line, err=True)
 
 
-def _propose(table: str, dead: list[str], delivered: list[str]) -> "ProposedMapping":
+def _propose(
+    table: str, state: str | None, dead: list[str], delivered: list[str]
+) -> "ProposedMapping":
     from dlq_pipelines.installation import find_database
     from dlq_pipelines.outbox.adopt import propose_mapping
     from dlq_pipelines.outbox.install import read_outbox_facts
@@ -77,9 +89,10 @@ def _propose(table: str, dead: list[str], delivered: list[str]) -> "ProposedMapp
     # DLQ_OUTBOX_MAPPING may name the file that this command is to write.
     settings = read_settings().model_copy(update={"outbox_mapping": DEFAULT_PRESET})
     with find_database(settings).connect() as connection:
-        facts = read_outbox_facts(connection, schema, name)
+        facts = read_outbox_facts(connection, schema, name, state=state)
     return propose_mapping(
         facts,
+        state=state,
         dead_values=[parse_state(value) for value in dead],
         delivered_values=[parse_state(value) for value in delivered],
     )

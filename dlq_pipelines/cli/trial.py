@@ -10,6 +10,7 @@ import typer
 from dlq_pipelines.cli.adopt import (
     DeadStates,
     DeliveredStates,
+    StateColumn,
     describe_proposal,
     parse_state,
 )
@@ -50,6 +51,14 @@ def try_outbox_command(
             help="The table, as schema.table. Default: the one that looks like an outbox."
         ),
     ] = None,
+    mapping: Annotated[
+        str | None,
+        typer.Option(
+            help="A preset, or a mapping file. Default: as `dlq adopt` proposes.",
+            metavar="MAPPING",
+        ),
+    ] = None,
+    state: StateColumn = None,
     dead: DeadStates = None,
     delivered: DeliveredStates = None,
     format: OutputFormat = OutputFormat.TABLE,
@@ -78,8 +87,14 @@ def try_outbox_command(
     if url is not None:
         changed["database_url"] = SecretStr(url)
     settings = read_settings().model_copy(update=changed)
+    if mapping is not None and (state or dead or delivered):
+        raise ValueError(
+            "--mapping says which rows are dead. Leave out --state, --dead and --delivered."
+        )
     given = TrialTable(
         table,
+        mapping=mapping,
+        state=state,
         dead_values=tuple(parse_state(value) for value in dead or ()),
         delivered_values=tuple(parse_state(value) for value in delivered or ()),
     )
@@ -189,11 +204,19 @@ def _print_next(found: "Trial", given: "TrialTable", *, default_table: str, is_u
     The table that the settings name needs no mapping if it has the columns of the default one.
     """
     from dlq_pipelines.outbox.mapping import DEFAULT_PRESET
+    from dlq_pipelines.outbox.mapping_types import split_table_name
 
     typer.echo("\nNothing was written. Next:")
     if is_url:
         typer.echo("  export DLQ_DATABASE_URL=...    # with a role that owns the table")
-    if found.mapping.preset == DEFAULT_PRESET and found.table == default_table:
+    if given.mapping is not None:
+        typer.echo(f"  export DLQ_OUTBOX_MAPPING={shlex.quote(given.mapping)}")
+        if given.name is not None:
+            schema, name = map(shlex.quote, split_table_name(found.table))
+            typer.echo(f"  export DLQ_OUTBOX_SCHEMA={schema} DLQ_OUTBOX_TABLE={name}")
+    if given.mapping is not None or (
+        found.mapping.preset == DEFAULT_PRESET and found.table == default_table
+    ):
         typer.echo("  dlq migrate --plan")
         return
     typer.echo(f"  {_build_next_command(found, given)}")
@@ -211,7 +234,11 @@ def _draw_days(days: "Sequence[int]") -> str:
 def _build_next_command(found: "Trial", given: "TrialTable") -> str:
     options = [
         f"--{name} {shlex.quote(str(value))}"
-        for name, values in (("dead", given.dead_values), ("delivered", given.delivered_values))
+        for name, values in (
+            ("state", (given.state,) if given.state else ()),
+            ("dead", given.dead_values),
+            ("delivered", given.delivered_values),
+        )
         for value in values
     ]
     return " ".join(["dlq adopt", shlex.quote(found.table), *options, "--write outbox.toml"])

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from dlq_pipelines.errors import RefusedError
+from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.outbox.adopt_words import (
     CANONICAL_NAMES,
     DEAD_FLAGS,
@@ -33,6 +33,7 @@ from dlq_pipelines.outbox.mapping import (
     list_presets,
     load_mapping,
     parse_mapping,
+    read_mapping_text,
     read_preset,
 )
 from dlq_pipelines.outbox.mapping_offers import Offer
@@ -100,18 +101,38 @@ class ProposedMapping:
 _NOT_A_LETTER = re.compile(r"[\W_]+")
 
 
-def list_state_columns(columns: Sequence[MappedColumn]) -> tuple[str, ...]:
-    """Return the columns whose values a proposal wants to know."""
-    return tuple(
-        column.name
-        for column in columns
-        if _simplify(column.name) in STATE_COLUMNS and _is_state(column)
-    )
+def list_state_columns(
+    columns: Sequence[MappedColumn], state: str | None = None, *, reads_values: bool = True
+) -> tuple[str, ...]:
+    """Return the columns whose values a proposal wants to know.
+
+    Without a column of a usual name, the state may be in any column of words.
+
+    Args:
+        columns: of the table.
+        state: the column with the state, if a person said so.
+        reads_values: whether columns of unusual names are wanted too.
+    """
+    if state is not None:
+        return tuple(column.name for column in columns if column.name == state)
+    found = [column for column in columns if _is_state(column)]
+    named = [column for column in found if _simplify(column.name) in STATE_COLUMNS]
+    words = [column for column in found if column.base_type not in INTEGER_TYPES]
+    others = [column for column in words if _simplify(column.name) not in _CANONICAL]
+    others.sort(key=lambda column: not column.is_enum)
+    candidates = others[:_MAX_CANDIDATES] if reads_values else []
+    return tuple(column.name for column in named or candidates)
+
+
+_CANONICAL = {name for names in CANONICAL_NAMES.values() for name in names}
+# Each is a scan of the table, of three seconds at most.
+_MAX_CANDIDATES = 3
 
 
 def propose_mapping(
     facts: OutboxTableFacts,
     *,
+    state: str | None = None,
     dead_values: Sequence[str | int] = (),
     delivered_values: Sequence[str | int] = (),
 ) -> ProposedMapping:
@@ -119,22 +140,51 @@ def propose_mapping(
 
     Args:
         facts: what is known of the table.
+        state: the column with the state, if a person said so.
         dead_values: values of the state column that mean dead, if a person said so.
         delivered_values: the same for delivered.
 
     Raises:
         RefusedError: nothing in the table is ever dead, or which rows are dead is not known; the
             message has the reason.
+        NotFoundError: the table has no column `state`.
         ValueError: a value means both.
     """
     for value in dead_values:
         if value in delivered_values:
             raise ValueError(f"{value!r} cannot mean both dead and delivered.")
-    if not dead_values and not delivered_values:
+    if state is not None:
+        _require_state(facts, state)
+    elif not dead_values and not delivered_values:
         preset = find_preset(facts)
         if preset is not None:
             return _propose_preset(facts, preset)
-    return _Proposal(facts, dead_values, delivered_values).build()
+    return _Proposal(facts, state, dead_values, delivered_values).build()
+
+
+def _require_state(facts: OutboxTableFacts, state: str) -> None:
+    column = next((column for column in facts.columns if column.name == state), None)
+    if column is None:
+        names = ", ".join(column.name for column in facts.columns)
+        raise NotFoundError(f"{facts.full_name} has no column {state!r}.", f"Its columns: {names}.")
+    if not _is_state(column):
+        raise RefusedError(
+            f"{state} of {facts.full_name} has type {column.type}.",
+            "Name a column of text, an enum or integers.",
+        )
+
+
+def use_mapping(facts: OutboxTableFacts, name_or_path: str) -> ProposedMapping:
+    """Return a preset or a mapping file as it is for a table, whatever table it names.
+
+    Raises:
+        MappingError: there is no such preset or file, or it does not fit the table.
+    """
+    if name_or_path in list_presets():
+        return _propose_preset(facts, name_or_path)
+    text = read_mapping_text(name_or_path)
+    mapping = parse_mapping(text, name_or_path).with_table(facts.full_name)
+    return ProposedMapping(text, mapping, None, render_mapping(mapping, facts.columns).offers)
 
 
 def find_preset(facts: OutboxTableFacts) -> str | None:
@@ -227,6 +277,7 @@ class _Proposal:
     def __init__(
         self,
         facts: OutboxTableFacts,
+        state: str | None,
         dead_values: Sequence[str | int],
         delivered_values: Sequence[str | int],
     ) -> None:
@@ -234,15 +285,14 @@ class _Proposal:
         self.dead_values, self.delivered_values = tuple(dead_values), tuple(delivered_values)
         self.questions: list[str] = []
         self.columns = self._map_columns()
-        self.state = self._find_state()
-        self.values = {s.value: s.rows for s in facts.states.get(self.state or "", ())}
-        if self.state:
-            labels = next(c.labels for c in facts.columns if c.name == self.state)
-            self.values = dict.fromkeys(labels, 0) | self.values
+        self.state = state or self._find_state()
+        self.values = self._count_values(self.state)
         self.retry: dict[str, str] = {}
         self.dead_by = ""
 
     def build(self) -> ProposedMapping:
+        if self.state is None and self.dead_values:
+            raise self._refuse()
         dead = self._find_dead()
         if dead is None:
             raise self._refuse()
@@ -304,7 +354,34 @@ class _Proposal:
 
     def _find_state(self) -> str | None:
         column = self._find_column(STATE_COLUMNS, _is_state)
-        return column.name if column else None
+        return column.name if column else self._find_state_by_values()
+
+    def _find_state_by_values(self) -> str | None:
+        """Return a column of an unusual name whose values are states: a dead one and another one.
+
+        With values that a person named, a column that has one of them.
+        """
+        named = {str(value) for value in (*self.dead_values, *self.delivered_values)}
+        if not named and (
+            _DEAD_TABLE.search(self.facts.table)
+            or "died_at" in self.columns
+            or self._find_column(DEAD_FLAGS, lambda c: c.base_type == "boolean")
+        ):
+            return None
+        others = {*DELIVERED_WORDS, *PENDING_WORDS, *WORKING_WORDS}
+        for column in list_state_columns(self.facts.columns):
+            values = set(self._count_values(column))
+            words = {_simplify(value) for value in values}
+            if named & values if named else words & set(DEAD_WORDS) and words & others:
+                self.questions.append(f"{column}: is this the state of an event?")
+                return column
+        return None
+
+    def _count_values(self, column: str | None) -> dict[str, int]:
+        """Return the rows of each value of a column; 0 of those that its type alone allows."""
+        labels = next((c.labels for c in self.facts.columns if c.name == column), ())
+        counted = {s.value: s.rows for s in self.facts.states.get(column or "", ())}
+        return dict.fromkeys(labels, 0) | counted
 
     def _write_head(self) -> str:
         lines = [
@@ -483,6 +560,11 @@ class _Proposal:
     def _refuse(self) -> RefusedError:
         """Say why nothing in the table is ever dead, as far as its columns show."""
         name = self.facts.full_name
+        if self.state is None and (self.dead_values or self.delivered_values):
+            return RefusedError(
+                f"Which column of {name} has the state of an event is not known.",
+                "Name it: --state COLUMN.",
+            )
         if self.state is not None:
             seen = ", ".join(f"{value} ({rows})" for value, rows in self.values.items()) or "none"
             return RefusedError(
@@ -498,8 +580,9 @@ class _Proposal:
         return RefusedError(
             f"Nothing in {name} is ever dead. {reason}: no column distinguishes an event whose "
             "worker gave up from one that waits.",
-            "Let the worker store that it gave up, in a column such as status or dead_at, and "
-            "adopt the table again.",
+            "If a column has a state, name it and its value: --state COLUMN --dead VALUE. "
+            "Otherwise let the worker store that it gave up, in a column such as status or "
+            "dead_at, and adopt the table again.",
         )
 
 

@@ -175,13 +175,22 @@ def require_table(connection: Connection) -> TableFacts:
     return table
 
 
-def read_outbox_facts(connection: Connection, schema: str, name: str) -> OutboxTableFacts:
+def read_outbox_facts(
+    connection: Connection,
+    schema: str,
+    name: str,
+    *,
+    state: str | None = None,
+    reads_values: bool = True,
+) -> OutboxTableFacts:
     """Return what a proposal of a mapping needs to know of a table. Changes nothing.
 
     Args:
         connection: in autocommit mode. From here on its statements name this table.
         schema: of the table.
         name: of the table.
+        state: the column with the state, if a person said so.
+        reads_values: whether the values of columns are read that may have the state.
 
     Raises:
         SchemaError: the table does not exist.
@@ -194,7 +203,8 @@ def read_outbox_facts(connection: Connection, schema: str, name: str) -> OutboxT
         raise RefusedError(kind.found, kind.remedy)
     columns = list_mapped_facts(table)
     states = {
-        column: _list_values(connection, table, column) for column in list_state_columns(columns)
+        column: _list_values(connection, table, column)
+        for column in list_state_columns(columns, state, reads_values=reads_values)
     }
     zone = connection.fetch_one("inspect.time_zone")["time_zone"]
     return OutboxTableFacts(

@@ -60,16 +60,25 @@ def load_mapping(name_or_path: str | Path) -> Mapping:
         MappingError: there is no such preset or file, or it is not a valid mapping; the message
             names the file and the key.
     """
+    return parse_mapping(read_mapping_text(name_or_path), str(name_or_path))
+
+
+def read_mapping_text(name_or_path: str | Path) -> str:
+    """Return the TOML text of a preset or a mapping file.
+
+    Raises:
+        MappingError: there is no such preset or file.
+    """
     name = str(name_or_path)
     if name in list_presets():
-        return parse_mapping(read_preset(name), name)
+        return read_preset(name)
     path = Path(name_or_path)
     if path.suffix != ".toml" and not path.exists():
         raise MappingError(
             f"{name!r} is neither a preset nor a file.",
             f"{_suggest(name, list_presets())}Presets: {', '.join(list_presets())}.",
         )
-    return parse_mapping(_read_text(path), name)
+    return _read_text(path)
 
 
 @lru_cache(maxsize=1)

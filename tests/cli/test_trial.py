@@ -79,3 +79,24 @@ def test_an_error_names_where_the_url_was_given(
     none = dlq("try")
     assert (none.code, "dlq try postgresql://user@host/name" in none.err) == (2, True)
     assert not (home / "postgres").exists()
+
+
+@pytest.mark.usefixtures("orders")
+def test_a_mapping_or_the_column_of_the_state_can_be_given(dlq: Run, tmp_path: Path) -> None:
+    by_column = dlq("try", "--table", "shop.My Outbox", "--state", "status", "--dead", "stuck")
+    assert "12 dead events of 12 events" in by_column.out
+    assert by_column.out.endswith(
+        "  dlq adopt 'shop.My Outbox' --state status --dead stuck --write outbox.toml\n"
+    )
+    file = tmp_path / "outbox.toml"
+    options = ["--state", "status", "--dead", "stuck", "--write", str(file)]
+    assert dlq("adopt", "shop.My Outbox", *options).code == 0
+    by_file = dlq("try", "--mapping", str(file))
+    assert "12 dead events of 12 events" in by_file.out
+    assert by_file.out.endswith(f"  export DLQ_OUTBOX_MAPPING={file}\n  dlq migrate --plan\n")
+    other = dlq("try", "--table", "outbox_event", "--mapping", str(file))
+    assert "  export DLQ_OUTBOX_SCHEMA=public DLQ_OUTBOX_TABLE=outbox_event\n" in other.out
+    both = dlq("try", "--mapping", str(file), "--dead", "stuck")
+    assert (both.code, "Leave out --state, --dead and --delivered" in both.err) == (2, True)
+    absent = dlq("adopt", "shop.My Outbox", "--state", "phase")
+    assert (absent.code, "has no column 'phase'. Its columns: id, " in absent.err) == (3, True)

@@ -1,12 +1,13 @@
 """Does a proposal fit the table, load again, and say what is missing or why nothing is dead?"""
 
 import dataclasses
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlq_pipelines.errors import RefusedError
+from dlq_pipelines.errors import DlqError, RefusedError
 from dlq_pipelines.outbox.adopt import (
     OutboxTableFacts,
     ProposedMapping,
@@ -264,6 +265,63 @@ def test_labels_of_an_enum_are_states() -> None:
     without = dataclasses.replace(state, labels=("todo", "done"))
     with pytest.raises(RefusedError, match="which value of state means dead"):
         propose_mapping(OutboxTableFacts("public", "t", (*columns(id="bigint"), without)))
+
+
+def _states(**counted: list[str]) -> dict[str, tuple[StateCount, ...]]:
+    return {
+        name: tuple(StateCount(value, 1) for value in values) for name, values in counted.items()
+    }
+
+
+ODD = columns(id="uuid", topic="text", level="text", phase="text", step="integer", data="jsonb")
+
+
+def test_a_state_of_an_unusual_name_is_found_by_its_values() -> None:
+    """A dead word alone is none: it may be the level of a message."""
+    assert list_state_columns(ODD) == ("level", "phase")
+    assert list_state_columns(ODD, reads_values=False) == ()
+    states = _states(level=["info", "error"], phase=["waiting", "failed", "shipped"])
+    proposed = propose_mapping(OutboxTableFacts("public", "t", ODD, states=states))
+    assert_loads_again(proposed)
+    assert '[dead]\nphase = "failed"' in proposed.text
+    assert 'phase = "waiting"' in proposed.text
+    assert "phase: is this the state of an event?" in proposed.questions
+    only_level = _states(level=["info", "error"])
+    with pytest.raises(RefusedError, match="--state COLUMN --dead VALUE"):
+        propose_mapping(OutboxTableFacts("public", "t", ODD, states=only_level))
+
+
+def test_a_person_names_the_state() -> None:
+    facts = OutboxTableFacts(
+        "public", "t", ODD, states=_states(level=["x"], phase=["new", "gave_up"], step=["1", "9"])
+    )
+    by_value = propose_mapping(facts, dead_values=["gave_up"])
+    assert '[dead]\nphase = "gave_up"' in by_value.text
+    by_name = propose_mapping(facts, state="phase", dead_values=["gave_up"])
+    assert by_name.mapping == by_value.mapping
+    assert list_state_columns(ODD, "step") == ("step",)
+    numbers = propose_mapping(facts, state="step", dead_values=[9], delivered_values=[5])
+    assert "[dead]\nstep = 9" in numbers.text
+    assert "step = 1" in numbers.text
+    guessed = propose_mapping(facts, state="level")
+    assert "level: no row is dead yet" in " ".join(guessed.questions)
+
+
+@pytest.mark.parametrize(
+    ("state", "dead", "message"),
+    [
+        ("nosuch", (), "has no column 'nosuch'. Its columns: id, topic, level, phase"),
+        ("data", (), "data of public.t has type jsonb"),
+        (None, ("absent",), "Which column of public.t has the state of an event is not known"),
+        ("step", (), "which value of step means dead is not known"),
+    ],
+)
+def test_a_wrong_state_is_refused(
+    state: str | None, dead: tuple[str, ...], message: str
+) -> None:
+    facts = OutboxTableFacts("public", "t", ODD, states=_states(step=["1", "9"], phase=["new"]))
+    with pytest.raises(DlqError, match=re.escape(message)):
+        propose_mapping(facts, state=state, dead_values=dead)
 
 
 def test_a_table_without_a_key_is_refused() -> None:

@@ -16,11 +16,12 @@ Soc. B 57, 1995).
 
 import json
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import chain, combinations
+from itertools import accumulate, chain, combinations, combinations_with_replacement
 from math import exp, isfinite, lgamma
 from typing import Any
 
@@ -55,6 +56,8 @@ _MAX_REPETITIONS = 255
 _MIN_STRATUM = 5
 _MAX_HOURS = 12
 _WINDOWS = 24 * _MAX_HOURS
+# Numbers at which a range with two ends may begin or end: 561 ranges.
+_RANGE_ENDS = 32
 _NUMBER = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,15})?")
 _WORD_END = re.compile(r"[-_/:.@# ]")
 _PREFIX_LENGTHS = (1, 2, 3, 4, 6)
@@ -514,21 +517,39 @@ def _compare_field(at: _Field, comparison: _Comparison) -> Iterator[_Condition]:
             for domain, met in _list_domains(texts, sides)
         ),
         (
-            (f"{path} {bound}", f"{path} {bound}", met, 4, tries)
-            for bound, met, tries in _split(seen.get(int, []) + seen.get(float, []), sides, times)
+            (f"{path} {found}", found.render(path), found.events, found.cost, found.tries)
+            for found in _split(seen.get(int, []) + seen.get(float, []), sides, times)
         ),
         # Amounts are often texts, so that no digit is lost.
         (
-            (f"{path} {bound}", f"{path}.double() {bound}", met, 4, tries)
-            for bound, met, tries in _split(_read_numbers(texts), sides, times)
+            (
+                f"{path} {found}",
+                found.render(f"{path}.double()"),
+                found.events,
+                found.cost,
+                found.tries,
+            )
+            for found in _split(_read_numbers(texts), sides, times)
         ),
         (
-            (f"{path} has {bound} elements", f"{path}.size() {bound}", met, 4, tries)
-            for bound, met, tries in _split([(n, len(it)) for n, it in seen.get(list, [])], sides)
+            (
+                f"{path} has {found} elements",
+                found.render(f"{path}.size()"),
+                found.events,
+                found.cost,
+                found.tries,
+            )
+            for found in _split([(n, len(it)) for n, it in seen.get(list, [])], sides)
         ),
         (
-            (f"{path} has {bound} characters", _render_length(path, bound), met, 5, tries)
-            for bound, met, tries in _split([(n, len(it)) for n, it in texts], sides)
+            (
+                f"{path} has {found} characters",
+                _render_length(path, found),
+                found.events,
+                found.cost + 1,
+                found.tries,
+            )
+            for found in _split([(n, len(it)) for n, it in texts], sides)
         ),
     )
     for text, where, met, cost, tries in conditions:
@@ -573,12 +594,12 @@ def _render_end(path: str, text: str) -> str:
     return f"{path} like_regex {_quote(re.escape(text) + '$')}"
 
 
-def _render_length(path: str, bound: str) -> str | None:
+def _render_length(path: str, found: "_Range") -> str | None:
     """Return the filter of a length: jsonpath has no function for it."""
-    sign, characters = bound.split(" ")
-    if int(characters) > _MAX_REPETITIONS:
+    low, high = found.low or 0, found.high
+    if max(low, high or 0) > _MAX_REPETITIONS:
         return None
-    count = f"{{{characters},}}" if sign == ">=" else f"{{0,{characters}}}"
+    count = f"{{{low},{'' if high is None else high}}}"
     return f'{path} like_regex "^.{count}$" flag "s"'
 
 
@@ -644,12 +665,37 @@ def _list_domains(texts: Sequence[tuple[int, str]], sides: _Sides) -> Iterator[t
         yield domain, _build_set(numbers)
 
 
+@dataclass(frozen=True)
+class _Range:
+    """Numbers from `low` to `high`, either of which may be missing, and the events with one."""
+
+    low: float | None
+    high: float | None
+    events: int
+    tries: int
+
+    def __str__(self) -> str:
+        if self.low is None:
+            return f"<= {self.high}"
+        return f">= {self.low}" if self.high is None else f"from {self.low} to {self.high}"
+
+    @property
+    def cost(self) -> int:
+        return 4 if self.low is None or self.high is None else 5
+
+    def render(self, number: str) -> str:
+        """Return the filter; of the elements of an array, one must be within both bounds."""
+        if self.low is None or self.high is None:
+            return f"{number} {self}"
+        return f"exists({number} ? (@ >= {self.low} && @ <= {self.high}))"
+
+
 def _split(
     values: Sequence[tuple[int, float]],
     sides: _Sides,
     times: Sequence[datetime | None] | None = None,
-) -> Iterator[tuple[str, int, int]]:
-    """Yield the best lower and upper bound, such as `>= 7`, its events and how many were tried."""
+) -> Iterator[_Range]:
+    """Yield the best range with a lower bound, with an upper one, and one with both if better."""
     counts: dict[float, list[int]] = {}
     for number, value in values:
         counted = counts.get(value)
@@ -658,24 +704,58 @@ def _split(
         counted[number >= sides.dead] += 1
     if len(counts) <= 1 or (times is not None and _grows_with_time(values, times)):
         return
-    ordered = sorted(counts)
-    for sign, bounds in ((">=", ordered[:0:-1]), ("<=", ordered[:-1])):
-        hits = others = 0
-        best, chosen = 0.0, None
-        for bound in bounds:
-            dead, delivered = counts[bound]
-            hits, others = hits + dead, others + delivered
-            score = hits / max(1, sides.dead) - others / max(1, sides.delivered)
-            if score > best:
-                best, chosen = score, bound
-        if chosen is not None and isfinite(chosen):
-            # One that cannot be shown needs no set of events.
-            met = (
-                number
-                for number, value in (values if best >= MIN_SCORE else ())
-                if (value >= chosen if sign == ">=" else value <= chosen)
-            )
-            yield f"{sign} {chosen}", _build_set(met), len(bounds)
+    weights = [
+        (value, dead / max(1, sides.dead) - others / max(1, sides.delivered), dead)
+        for value, (dead, others) in sorted(counts.items())
+    ]
+
+    def select(low: float | None, high: float | None, score: float, tries: int) -> _Range:
+        # One that cannot be shown needs no set of events.
+        met = (
+            number
+            for number, value in (values if score >= MIN_SCORE else ())
+            if (low is None or value >= low) and (high is None or value <= high)
+        )
+        return _Range(low, high, _build_set(met), tries)
+
+    best = 0.0
+    tries = len(weights) - 1
+    for is_low, found in ((True, weights[:0:-1]), (False, weights[:-1])):
+        sums = accumulate(weight for _, weight, _ in found)
+        score, bound = max(
+            ((score, value) for score, (value, _, _) in zip(sums, found, strict=True)),
+            key=lambda pair: pair[0],
+        )
+        best = max(best, score)
+        if score > 0 and isfinite(bound):
+            yield select(bound if is_low else None, None if is_low else bound, score, tries)
+    score, low, high, tries = _find_range(weights)
+    is_better = score >= best + _MIN_GAIN and isfinite(low) and isfinite(high)
+    yield select(low, high, score if is_better else 0.0, tries)
+
+
+def _find_range(weights: Sequence[tuple[float, float, int]]) -> tuple[float, float, float, int]:
+    """Return the score and the ends of the best range with two ends, and how many were tried.
+
+    Its ends are some numbers of dead events, with about as many dead events between any two of
+    them: all pairs of thousands of numbers would be millions of tries, which correct every p-value.
+
+    Args:
+        weights: each number with what it adds to the score, and its dead events.
+    """
+    before = [0.0, *accumulate(weight for _, weight, _ in weights)]
+    dead = list(accumulate(count for _, _, count in weights))
+    if dead[-1] == 0:
+        return 0.0, 0.0, 0.0, 0
+    ends = sorted(
+        {
+            bisect_left(dead, max(1, dead[-1] * part / _RANGE_ENDS))
+            for part in range(_RANGE_ENDS + 1)
+        }
+    )
+    pairs = list(combinations_with_replacement(ends, 2))
+    score, low, high = max((before[high + 1] - before[low], low, high) for low, high in pairs)
+    return score, weights[low][0], weights[high][0], len(pairs)
 
 
 def _grows_with_time(values: Sequence[tuple[int, float]], times: Sequence[datetime | None]) -> bool:

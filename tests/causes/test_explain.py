@@ -17,7 +17,7 @@ from dlq_pipelines.causes.explain import (
     explain_cause,
     sample_delivered_events,
 )
-from dlq_pipelines.causes.separate import Separation
+from dlq_pipelines.causes.separate import Separation, find_separation
 from dlq_pipelines.erase import ErasureTerms, erase_events, list_erasable_events
 from dlq_pipelines.errors import NotFoundError
 from dlq_pipelines.exports.redact import parse_redaction
@@ -25,6 +25,7 @@ from dlq_pipelines.outbox.dead_events import list_dead_events
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection
 from tests.api.conftest import api, serve  # noqa: F401 - fixtures
+from tests.causes.test_separate import PLANTS, build_groups
 from tests.cli.conftest import Run, dlq  # noqa: F401 - a fixture
 from tests.rows import add_events, kill, one
 from tests.shapes import ShapedOutbox
@@ -82,6 +83,23 @@ def test_dead_events_are_compared_with_delivered_ones(failing: ShapedOutbox) -> 
     assert best.where is not None
     selected = list_dead_events(connection, Selection(cause=cause["id"], where=best.where))
     assert len(selected.events) == 12
+
+
+@pytest.mark.parametrize("name", PLANTS)
+def test_the_filter_of_a_condition_selects_the_events_that_it_counts(
+    connection: Connection, name: str
+) -> None:
+    """PostgreSQL reads the documents as the comparison did."""
+    dead, delivered = build_groups(PLANTS[name][0], seed=1)
+    for event in dead:
+        add_events(connection, 1, payload=event.payload or "")
+    kill(connection, ERROR)
+    findings = find_separation(dead, delivered).findings
+    assert findings
+    for finding in findings:
+        assert finding.where is not None
+        selected = list_dead_events(connection, Selection(where=finding.where))
+        assert len(selected.events) == finding.dead, finding.where
 
 
 def test_an_event_that_died_before_is_no_delivered_one(failing: ShapedOutbox) -> None:

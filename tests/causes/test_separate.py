@@ -46,6 +46,13 @@ def build_document(number: int, chance: random.Random) -> dict[str, Any]:
 
 def sample(plant: Plant, *, seed: int, dead: int = DEAD, delivered: int = DELIVERED) -> Separation:
     """Compare events that differ by what is planted alone."""
+    return find_separation(*build_groups(plant, seed=seed, dead=dead, delivered=delivered))
+
+
+def build_groups(
+    plant: Plant, *, seed: int, dead: int = DEAD, delivered: int = DELIVERED
+) -> list[list[EventSample]]:
+    """Return dead and delivered events."""
     chance = random.Random(seed)
     groups: list[list[EventSample]] = []
     for is_dead, count in ((True, dead), (False, delivered)):
@@ -57,7 +64,7 @@ def sample(plant: Plant, *, seed: int, dead: int = DEAD, delivered: int = DELIVE
             plant(document, is_dead, chance)
             at = START + timedelta(seconds=seconds)
             groups[-1].append(build_sample(document, at))
-    return find_separation(*groups)
+    return groups
 
 
 def build_sample(document: object, at: datetime | None = START) -> EventSample:
@@ -106,6 +113,28 @@ def plant_text_range(document: dict[str, Any], is_dead: bool, chance: random.Ran
     document["amount"] = f"{document['amount']}.50"
 
 
+def plant_middle(document: dict[str, Any], is_dead: bool, chance: random.Random) -> None:
+    """Smaller and larger ones are delivered, and one of five dead ones is any."""
+    others = [*range(1, 300), *range(500, 1_000)]
+    inside = is_dead and chance.random() < 0.8
+    document["amount"] = chance.choice(range(300, 500) if inside else others)
+
+
+def plant_text_middle(document: dict[str, Any], is_dead: bool, chance: random.Random) -> None:
+    plant_middle(document, is_dead, chance)
+    document["amount"] = f"{document['amount']}.50"
+
+
+def plant_length_middle(document: dict[str, Any], is_dead: bool, chance: random.Random) -> None:
+    others = [*range(30), *range(60, 120)]
+    document["note"] = "y" * chance.choice(range(30, 60) if is_dead else others)
+
+
+def plant_elements_middle(document: dict[str, Any], is_dead: bool, chance: random.Random) -> None:
+    count = chance.choice([5, 6, 7] if is_dead else [1, 2, 3, 4, 8, 9, 10, 11])
+    document["lines"] = [{"sku": f"S-{chance.randrange(500)}", "quantity": 1}] * count
+
+
 def plant_prefix(document: dict[str, Any], is_dead: bool, chance: random.Random) -> None:
     for line in document["lines"]:
         line["sku"] = f"{'X' if is_dead else 'S'}-{chance.randrange(500)}"
@@ -132,6 +161,10 @@ PLANTS: dict[str, tuple[Plant, str]] = {
     "a missing field": (plant_missing, "$.customer.country is missing"),
     "a range": (plant_range, "$.amount >= "),
     "a range of texts": (plant_text_range, "$.amount >= "),
+    "a range with two ends": (plant_middle, "$.amount from "),
+    "a range of texts with two ends": (plant_text_middle, "$.amount from "),
+    "a range of lengths": (plant_length_middle, "$.note has from 3"),
+    "a range of sizes": (plant_elements_middle, "$.lines has from 5 to 7 elements"),
     "a beginning": (plant_prefix, "$.lines[*].sku begins with 'X"),
     "a domain": (plant_domain, "$.customer.email ends with @slow.example"),
     "a length of an array": (plant_elements, "$.lines has >= "),

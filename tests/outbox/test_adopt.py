@@ -316,9 +316,7 @@ def test_a_person_names_the_state() -> None:
         ("step", (), "which value of step means dead is not known"),
     ],
 )
-def test_a_wrong_state_is_refused(
-    state: str | None, dead: tuple[str, ...], message: str
-) -> None:
+def test_a_wrong_state_is_refused(state: str | None, dead: tuple[str, ...], message: str) -> None:
     facts = OutboxTableFacts("public", "t", ODD, states=_states(step=["1", "9"], phase=["new"]))
     with pytest.raises(DlqError, match=re.escape(message)):
         propose_mapping(facts, state=state, dead_values=dead)

@@ -667,7 +667,7 @@ def _list_domains(texts: Sequence[tuple[int, str]], sides: _Sides) -> Iterator[t
 
 @dataclass(frozen=True)
 class _Range:
-    """Numbers from `low` to `high`, either of which may be missing, and the events with one."""
+    """Numbers from `low` to `high`; one end may be missing. And the events with such a number."""
 
     low: float | None
     high: float | None

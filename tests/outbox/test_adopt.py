@@ -277,7 +277,7 @@ ODD = columns(id="uuid", topic="text", level="text", phase="text", step="integer
 
 
 def test_a_state_of_an_unusual_name_is_found_by_its_values() -> None:
-    """A dead word alone is none: it may be the level of a message."""
+    """One dead word is not enough: it may be the level of a message."""
     assert list_state_columns(ODD) == ("level", "phase")
     assert list_state_columns(ODD, reads_values=False) == ()
     states = _states(level=["info", "error"], phase=["waiting", "failed", "shipped"])

@@ -275,8 +275,12 @@ def build_alert_sender(settings: Settings) -> "Sender":
     )
 
 
-def build_alert_policy(settings: Settings) -> "AlertPolicy":
+def build_alert_policy(settings: Settings, *, sends: bool = True) -> "AlertPolicy":
     """Return the thresholds, reminders and channels of alerts.
+
+    Args:
+        settings: of the installation.
+        sends: whether the channels are needed, which are read with the extra [alerts].
 
     Raises:
         DlqError: see `build_alert_sender`.
@@ -294,7 +298,7 @@ def build_alert_policy(settings: Settings) -> "AlertPolicy":
         timedelta(minutes=settings.alert_cooldown_minutes),
         settings.max_retries,
         settings.archive_retention_days,
-        build_alert_sender(settings).routes,
+        build_alert_sender(settings).routes if sends else (),
         build_redact_errors(settings),
         settings.zone,
         build_links(settings),

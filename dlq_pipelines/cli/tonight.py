@@ -40,9 +40,10 @@ def show_tonight_command(
 
     Example: `dlq tonight --since 2h`
     """
-    from dlq_pipelines.alerts.alert import list_alerts
+    from dlq_pipelines.alerts.alert import NoticeKind, list_alerts, list_transitions
     from dlq_pipelines.causes.recent import list_recent_causes
     from dlq_pipelines.day import parse_past_time
+    from dlq_pipelines.installation import build_alert_policy
 
     now = datetime.now(UTC)
     with open_session() as (connection, settings):
@@ -53,6 +54,13 @@ def show_tonight_command(
             for alert in list_alerts(connection, limit=_SHOWN_ALERTS)
             if alert.state(now) == "firing"
         ]
+        with connection.transaction():  # no sensor may run tonight
+            policy = build_alert_policy(settings, sends=False)
+            unrecorded = [
+                transition.alert
+                for transition in list_transitions(connection, now=now, policy=policy)
+                if transition.notice is NoticeKind.FIRED
+            ]
     if format is not OutputFormat.TABLE:
         print_record(
             {
@@ -60,13 +68,14 @@ def show_tonight_command(
                 "causes": [asdict(item) for item in recent.causes],
                 "unclassified": recent.unclassified,
                 "alerts": [asdict(alert) for alert in alerts],
+                "unrecorded_alerts": [asdict(alert) for alert in unrecorded],
             },
             format=format,
         )
         return
     _print_causes(recent)
     typer.echo()
-    _print_alerts(alerts)
+    _print_alerts(alerts, unrecorded)
     if recent.causes:
         typer.echo(f"\nNext:\n{_list_next_commands(recent.causes[0])}")
 
@@ -96,20 +105,29 @@ def _print_causes(recent: "RecentDeaths") -> None:
         typer.echo(f"{count} without a cause yet: `dlq causes classify` classifies them now.")
 
 
-def _print_alerts(alerts: "list[Alert]") -> None:
-    print_table(
-        [
-            {
-                "key": alert.key,
-                "severity": alert.severity,
-                "since": alert.fired_at,
-                "alert": sanitize_line(alert.summary, 100),
-            }
-            for alert in alerts
-        ],
-        empty="No alert fires.",
-        optional=("since",),
-    )
+def _print_alerts(alerts: "list[Alert]", unrecorded: "list[Alert]") -> None:
+    if alerts or not unrecorded:
+        print_table(
+            [_summarize_alert(alert) | {"since": alert.fired_at} for alert in alerts],
+            empty="No alert fires.",
+            optional=("since",),
+        )
+    if unrecorded:
+        if alerts:
+            typer.echo()
+        typer.echo(
+            "These alerts fire now, but no run has recorded and sent them. If that lasts for "
+            "minutes, the dead_event_alert_sensor does not run; `dlq doctor` says why."
+        )
+        print_table([_summarize_alert(alert) for alert in unrecorded[:_SHOWN_ALERTS]], empty="")
+
+
+def _summarize_alert(alert: "Alert") -> dict[str, object]:
+    return {
+        "key": alert.key,
+        "severity": alert.severity,
+        "alert": sanitize_line(alert.summary, 100),
+    }
 
 
 def _list_next_commands(first: "RecentCause") -> str:

@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 import httpx
 import pytest
 
+from dlq_pipelines.alerts.alert import AlertPolicy, evaluate_alerts
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.recent import list_recent_causes
 from dlq_pipelines.postgres.connect import Connection
@@ -132,8 +133,16 @@ def test_tonight_names_the_next_commands(
     out = dlq("tonight", "--since", "2h").out
     assert "\x1b" not in out
     assert f"dlq causes explain {cause}" in out
+    assert "These alerts fire now, but no run has recorded and sent them." in out
     shown = json.loads(dlq("tonight", "--since", "today", "--json").out)
     assert [(item["recency"], item["deaths"]) for item in shown["causes"]] == [("new", 3)]
+    assert [alert["key"] for alert in shown["unrecorded_alerts"]] == [f"new_cause:{cause}"]
+    evaluate_alerts(connection, now=datetime.now(UTC), policy=AlertPolicy())
+    recorded = json.loads(dlq("tonight", "--json").out)
+    assert (recorded["alerts"][0]["key"], recorded["unrecorded_alerts"]) == (
+        f"new_cause:{cause}",
+        [],
+    )
     answer = api.get("/api/causes/recent", params={"since": "today"}).json()
     assert answer["causes"] == shown["causes"]
     assert api.get("/api/causes/recent", params={"since": "soon"}).status_code == 400

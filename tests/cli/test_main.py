@@ -296,7 +296,7 @@ SHAPES = {
     "dlq causes list": {"causes", "next"},
     "dlq causes show v2-2": {"cause", "changes", "sample", "probes"},
     "dlq causes explain v2-2": {"cause", "detail", "event_types", "separation"},
-    "dlq tonight": {"since", "causes", "unclassified", "alerts"},
+    "dlq tonight": {"since", "causes", "unclassified", "alerts", "unrecorded_alerts"},
     "dlq audit list": {"entries", "next"},
     "dlq causes classify": {
         *("deaths", "new_causes", "new_details", "regressed", "regressed_details"),

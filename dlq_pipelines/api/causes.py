@@ -27,7 +27,7 @@ from dlq_pipelines.causes.catalogue import (
 )
 from dlq_pipelines.causes.explain import CauseExplanation, explain_cause
 from dlq_pipelines.causes.recent import RecentDeaths, list_recent_causes
-from dlq_pipelines.causes.search import build_cause_filter
+from dlq_pipelines.causes.search import build_cause_filter, search_causes
 from dlq_pipelines.causes.similar import (
     MergeGroup,
     MergeProposal,
@@ -139,6 +139,10 @@ def build_listed_filter(
             "ISO time. Default: 24h.",
         ),
     ] = None,
+    event_type: Annotated[
+        str | None,
+        Query(max_length=1000, description="Only causes that events of this type died of."),
+    ] = None,
 ) -> CauseFilter:
     """Build the filter of a list of causes; a dependency."""
     return build_cause_filter(
@@ -146,6 +150,7 @@ def build_listed_filter(
         state=state,
         owner=owner,
         since=since,
+        event_type=event_type,
         now=datetime.now(UTC),
         zone=settings.zone,
     )
@@ -156,16 +161,21 @@ def get_causes(
     _: Reader,
     outbox: Outbox,
     wanted: Annotated[CauseFilter, Depends(build_listed_filter)],
+    text: Annotated[
+        str | None,
+        Query(max_length=1000, description="Only causes whose title contains it, in any case."),
+    ] = None,
     limit: Limit = 50,
     after: After = None,
 ) -> CauseList:
     """List causes, those with most dead events first.
 
-    A cause whose figures change between two pages can be missing.
+    A cause whose figures change between two pages can be missing. With `text` a page looks at 2,000
+    causes at most, so it can be short although others follow.
     """
-    causes = list_causes(outbox, limit=limit, after=after, wanted=wanted)
-    found = [ShownCause(**vars(cause), state_now=cause.state(wanted.now)) for cause in causes]
-    return CauseList(found, len(found), limit, causes[-1].cursor if len(causes) == limit else None)
+    page = search_causes(outbox, wanted, text=text or None, limit=limit, after=after)
+    found = [ShownCause(**vars(cause), state_now=cause.state(wanted.now)) for cause in page.causes]
+    return CauseList(found, len(found), limit, page.next)
 
 
 @router.get("/recent")

@@ -10,11 +10,12 @@ from dlq_pipelines.causes.states import RECENT_PERIOD, ListedCauseState
 from dlq_pipelines.day import parse_past_time
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.text import RedactTexts
-from dlq_pipelines.validate import validate_not_blank, validate_storable
+from dlq_pipelines.validate import validate_not_blank, validate_positive, validate_storable
 
 # Causes that one search reads: a title that few causes have must not read all of them.
 _PAGE, _MAX_PAGES = 200, 10
-_MAX_OWNER_LENGTH = 200
+_MAX_LIMIT = 1_000
+_MAX_OWNER_LENGTH, _MAX_TYPE_LENGTH = 200, 1_000
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ def build_cause_filter(
     state: ListedCauseState | None,
     owner: str | None,
     since: str | None,
+    event_type: str | None = None,
     now: datetime,
     zone: ZoneInfo,
 ) -> CauseFilter:
@@ -50,25 +52,30 @@ def build_cause_filter(
         state: the state; None: any.
         owner: the owner, in any case; None: any.
         since: when the period of the states `new` and `rose` begins; None: 24 hours ago.
+        event_type: a type of events that died of them; None: any.
         now: the present time.
         zone: the time zone of days.
 
     Raises:
-        ValueError: `since` is not a time before now, or is given with another state; or the owner
-            is blank.
+        ValueError: `since` is not a time before now, or is given with another state; the owner is
+            blank; or a text cannot be stored.
     """
     if owner is not None:
         owner = validate_storable(
             "owner", validate_not_blank("owner", owner).strip(), most=_MAX_OWNER_LENGTH
         )
+    ids = None
+    if event_type:
+        validate_storable("event_type", event_type, most=_MAX_TYPE_LENGTH)
+        ids = list_causes_of_type(connection, event_type)
     if state is None or not state.is_recent:
         if since is not None:
             raise ValueError("since applies to the states new and rose only. Pass one of them.")
-        return CauseFilter(now, state, owner)
+        return CauseFilter(now, state, owner, ids)
     at = parse_past_time("since", since or RECENT_PERIOD, zone, now=now)
     recent = list_recent_causes(connection, since=at, now=now, zone=zone)
-    ids = frozenset(item.cause.id for item in recent.causes if item.recency.value == state.value)
-    return CauseFilter(now, owner=owner, ids=ids)
+    found = frozenset(item.cause.id for item in recent.causes if item.recency.value == state.value)
+    return CauseFilter(now, owner=owner, ids=found if ids is None else found & ids)
 
 
 def search_causes(
@@ -93,8 +100,13 @@ def search_causes(
         after: the `next` of the previous page.
 
     Raises:
-        ValueError: `after` is not a cursor.
+        ValueError: the limit is out of range, or `after` is not a cursor.
     """
+    if text is None:
+        causes = list_causes(connection, limit=limit, after=after, wanted=wanted)
+        following = causes[-1].cursor if len(causes) == limit else None
+        return CauseSearch(tuple(redact_causes(causes, redact)), following)
+    validate_positive("limit", limit, most=_MAX_LIMIT)
     found: list[Cause] = []
     for _ in range(_MAX_PAGES):
         page = list_causes(connection, limit=_PAGE, after=after, wanted=wanted)
@@ -110,5 +122,5 @@ def search_causes(
 
 
 def has_title(cause: Cause, text: str | None) -> bool:
-    """Return whether the title of a cause contains a text, in any case."""
+    """Return whether the title of a cause contains a text, in any case; None: any title does."""
     return text is None or text.casefold() in cause.title.casefold()

@@ -71,6 +71,14 @@ def list_causes_command(
             show_default=False,
         ),
     ] = None,
+    event_type: Annotated[
+        str | None,
+        typer.Option("--event-type", help="Only causes that events of this type died of."),
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option("--text", help="Only causes whose title contains it, in any case."),
+    ] = None,
     limit: Limit = 50,
     after: After = None,
     format: OutputFormat = OutputFormat.TABLE,
@@ -79,16 +87,23 @@ def list_causes_command(
 
     Example: `dlq causes list --state regressed --owner team-shipping`
     """
-    from dlq_pipelines.causes.catalogue import Cause, list_causes
-    from dlq_pipelines.causes.search import build_cause_filter
+    from dlq_pipelines.causes.catalogue import Cause
+    from dlq_pipelines.causes.search import build_cause_filter, search_causes
 
     now = datetime.now(UTC)
     with open_session() as (connection, settings):
         wanted = build_cause_filter(
-            connection, state=state, owner=owner, since=since, now=now, zone=settings.zone
+            connection,
+            state=state,
+            owner=owner,
+            since=since,
+            event_type=event_type,
+            now=now,
+            zone=settings.zone,
         )
-        found = list_causes(connection, limit=limit, after=after, wanted=wanted)
-    is_filtered = state is not None or owner is not None
+        page = search_causes(connection, wanted, text=text or None, limit=limit, after=after)
+    found = page.causes
+    is_filtered = any((state, owner, event_type, text))
     brief = [
         {
             "cause": cause.id,
@@ -104,7 +119,7 @@ def list_causes_command(
     print_page(
         "causes",
         [asdict(cause) | {"state": cause.state(now)} for cause in found],
-        cursor=found[-1].cursor if len(found) == limit else None,
+        cursor=page.next,
         format=format,
         brief=brief,
         empty="No cause matches."

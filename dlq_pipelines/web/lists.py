@@ -7,6 +7,7 @@ from datetime import date
 from dlq_pipelines.alerts.alert import list_alerts
 from dlq_pipelines.alerts.rules import link_alert
 from dlq_pipelines.audit import list_audit_entries
+from dlq_pipelines.day import parse_past_time
 from dlq_pipelines.errors import NotFoundError
 from dlq_pipelines.installation import open_reports_target
 from dlq_pipelines.links import PATHS
@@ -39,16 +40,24 @@ def show_alerts(visit: PageVisit) -> PageAnswer:
 
 def show_audit(visit: PageVisit) -> PageAnswer:
     """List who changed what, when and why, the latest first."""
-    after = visit.get_text("after")
+    after, since = visit.get_text("after"), visit.get_text("since")
+    at = since and parse_past_time("since", since, visit.settings.zone, now=visit.now)
     entries = list_audit_entries(
         visit.connection,
         limit=_LISTED,
         after=parse_whole_number("after", after) if after else None,
+        since=at or None,
     )
-    following = build_path("audit", after=entries[-1].id) if len(entries) == _LISTED else None
+    following = (
+        build_path("audit", since=since, after=entries[-1].id) if len(entries) == _LISTED else None
+    )
     return PageAnswer(
         "audit.html.j2",
-        {"entries": [(entry, render_json(entry.filter)) for entry in entries], "next": following},
+        {
+            "entries": [(entry, render_json(entry.filter)) for entry in entries],
+            "since": since,
+            "next": following,
+        },
     )
 
 

@@ -165,7 +165,7 @@ def test_the_audit_log_is_listed_in_pages(
     assert "reason 2" in dlq("audit", "list").out
 
 
-def test_lists_are_filtered_by_state_and_owner(
+def test_lists_are_filtered_alike_in_every_face(
     connection: Connection,
     dlq: Run,  # noqa: F811 - a fixture
     api: httpx.Client,  # noqa: F811 - a fixture
@@ -186,7 +186,7 @@ def test_lists_are_filtered_by_state_and_owner(
             words = ("causes", "list", "--limit", "1", *arguments, *after, "--json")
             page = json.loads(dlq(*words).out)
             query = dict(zip(arguments[::2], arguments[1::2], strict=True))
-            given = {name.removeprefix("--"): value for name, value in query.items()}
+            given = {name[2:].replace("-", "_"): value for name, value in query.items()}
             over_http = api.get(
                 "/api/causes",
                 params={"limit": 1, **given, **({"after": after[1]} if after else {})},
@@ -209,6 +209,16 @@ def test_lists_are_filtered_by_state_and_owner(
     assert list_types("--state", "new") == ["NewError"]
     assert list_types("--state", "new", "--since", "6d") == ["MutedError", "NewError", "OldError"]
     assert list_types("--state", "rose") == []
+    assert list_types("--text", "OLDerror") == ["OldError"]
+    assert list_types("--text", "nosuch") == []
+    (event_type,) = {
+        row["event_type"] for row in connection.execute("select event_type from dlq.death")
+    }
+    assert len(list_types("--event-type", event_type)) == 3
+    assert list_types("--event-type", event_type, "--state", "new") == ["NewError"]
+    assert list_types("--event-type", "nosuch") == []
+    assert api.get("/api/causes", params={"event_type": "a\x00b"}).status_code == 400
+    assert api.get("/api/causes", params={"text": "x", "limit": 5000}).status_code == 400
     wrong = dlq("causes", "list", "--state", "open", "--since", "2h")
     assert (wrong.code, "since applies to the states new and rose" in wrong.err) == (2, True)
     assert api.get("/api/causes", params={"state": "odd"}).status_code == 400

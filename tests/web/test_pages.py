@@ -290,3 +290,21 @@ def test_a_page_has_no_sentence_for_a_shell(visitor: Visitor) -> None:
     answer = visitor.send_form("/fixes/new", note="x", step="preview", where=".acquirer=north")
     assert "where must be PATH=VALUE" in answer.text
     assert "shell" not in answer.text
+
+
+def test_the_audit_log_begins_at_a_time(connection: Connection, visitor: Visitor) -> None:
+    """As `dlq audit list --since`. A page that follows keeps the time."""
+    connection.execute(
+        "insert into dlq.audit (kind, actor, reason, filter, events, at) select 'fix.flag', 'ann',"
+        " 'reason ' || n, '{}', 1, now() - n * interval '1 hour' from generate_series(70, 1, -1) n"
+    )
+    recent = visitor.open_page("/audit?since=150m")
+    assert ("reason 2<" in recent, "reason 3<" in recent) == (True, False)
+    base = str(visitor.client.base_url)
+    first = visitor.open_page("/audit?since=65h")
+    (following,) = [link for link in list_links(first, base) if "after=" in link]
+    assert "since=65h" in following
+    rest = visitor.open_page(following.removeprefix(base))
+    assert ("reason 64<" in rest, "reason 66<" in rest) == (True, False)
+    assert "Nothing was changed since 1m." in visitor.open_page("/audit?since=1m")
+    assert visitor.client.get("/audit?since=soon").status_code == 400

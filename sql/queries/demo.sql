@@ -71,6 +71,10 @@ with moved as materialized (
     update :"dlq_schema".retry r
     set retried_at = r.retried_at - m.back, due_at = r.due_at - m.back, settled_at = r.settled_at - m.back
     from moved m where r.retried_at >= m.since
+), recalls as (
+    update :"dlq_schema".recalled r
+    set retried_at = r.retried_at - m.back, due_at = r.due_at - m.back, recalled_at = r.recalled_at - m.back
+    from moved m where r.retried_at >= m.since
 ), probes as (
     update :"dlq_schema".probe p set probed_at = p.probed_at - m.back from moved m where p.probed_at >= m.since
 ), deaths as (

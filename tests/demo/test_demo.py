@@ -252,6 +252,11 @@ def test_the_true_fix_is_verified_and_the_false_one_halted_at_its_canary(
     # Two of ten decide. What no worker had taken then is recalled.
     recalled = one(connection, "select count(*) from dlq.recalled where fix_id = 3")["count"]
     assert false["canary"] + recalled == 10
+    assert one(
+        connection,
+        "select count(*) from dlq.recalled r join dlq.fix f on f.id = r.fix_id"
+        " where r.retried_at < f.flagged_at or r.recalled_at > f.closed_at + interval '1 minute'",
+    ) == {"count": 0}
     assert false["outcomes"] == ["died_again"] * false["canary"]
     assert false["targets"] > 10
     assert one(connection, "select count(*) from shop_parcel where label is null")["count"] == 0

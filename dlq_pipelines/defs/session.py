@@ -19,6 +19,7 @@ from dlq_pipelines.installation import (
     open_exports_target,
     open_reports_target,
 )
+from dlq_pipelines.outbox.mapping import DEFAULT_PRESET
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.postgres.tables import read_table_columns
 from dlq_pipelines.postgres.transient import describe_transient_error
@@ -161,7 +162,7 @@ def open_session(read_settings: Callable[[], Settings], name: str | None) -> Ite
     except DatabaseUnavailableError as error:
         raise dg.Failure(description=f"{prefix}{_explain(error, settings)}") from None
     except (DlqError, ValueError, OSError) as error:
-        text = str(error) if settings is None else settings.name_settings(str(error))
+        text = str(error) if settings is None else _name_settings(str(error), settings)
         raise dg.Failure(description=f"{prefix}{text}") from None
     except (psycopg.OperationalError, psycopg.errors.InsufficientPrivilege) as error:
         reason = describe_transient_error(error) or _describe_refusal(error)
@@ -174,6 +175,17 @@ def _explain(error: DatabaseUnavailableError, settings: Settings | None) -> str:
         return str(error)
     hint = "Check DLQ_DATABASE_URL and the server."
     return settings.name_settings(f"{error.message} {hint}")
+
+
+def _name_settings(text: str, settings: Settings) -> str:
+    """Return a text in the owner's names. A command of it needs the variables of this outbox."""
+    named = settings.name_settings(text)
+    if settings.is_named_by_default or "`dlq " not in text:
+        return named
+    variables = [f"DLQ_SCHEMA={settings.schema_name}"]
+    if settings.outbox_mapping != DEFAULT_PRESET:
+        variables.append(f"DLQ_OUTBOX_MAPPING={settings.outbox_mapping}")
+    return f"{named} `dlq` needs DLQ_DATABASE_URL for this database and {' '.join(variables)}."
 
 
 def _describe_refusal(error: psycopg.Error) -> str:

@@ -68,6 +68,7 @@ _ARCHIVE_AFTER_DAYS = 7
 # The fixes end in half a minute; a slow or busy machine takes several times that.
 _MAX_FIX_SECONDS = 600
 _IDLE_SECONDS = 0.25
+_STATEMENT_TIMEOUT_MS = 60_000
 _ASSETS = (
     "dead_event_causes",
     "dead_event_export",
@@ -133,6 +134,10 @@ def play_demo(settings: Settings, *, reset: bool, events: int = 20_000) -> None:
         open_connection(settings) as connection,
         dg.DagsterInstance.get() as instance,
     ):
+        # Dagster connects for each statement, 130 times in a run, unless it serves pages.
+        instance.optimize_for_webserver(
+            statement_timeout=_STATEMENT_TIMEOUT_MS, pool_recycle=3_600, max_overflow=20
+        )
         if reset:
             _empty(connection, instance, settings)
         if not connection.fetch_one("demo.state")["ended"]:

@@ -274,9 +274,17 @@ begin
     end if;
     perform set_config('dlq.moving', :'dlq_schema', true);
     with given as materialized (
-        select n.death_id, n.event_id, n.event_created_at, given.due
+        select given.death_id, n.event_id, n.event_created_at, given.due
         from unnest(deaths, release_events.due) as given (death_id, due)
-        join :"dlq_schema".dead_now n on n.death_id = given.death_id
+        cross join lateral (
+            select n.event_id, n.event_created_at from :"dlq_schema".dead n
+            where n.death_id = given.death_id
+            union all
+            -- `coalesce`: otherwise, without statistics, all deaths without a cause are read for
+            -- each of these: 14 s for 30,000 of them instead of 1 s.
+            select d.event_id, d.event_created_at from :"dlq_schema".death d
+            where d.id = given.death_id and coalesce(d.cause_id, '') = '' and d.ended_at is null
+            limit 1) n
     ), released_now as (
         update :"outbox_schema".:"outbox_table" o
         set :release

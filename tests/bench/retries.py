@@ -9,7 +9,7 @@ import statistics
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -32,7 +32,7 @@ from tests.bench.figure import Figure, sized
 from tests.databases import scratch_server
 
 ROUNDS, EVENTS, HALF = 3, sized(100_000), sized(50_000)
-CHAIN = sized(20_000)
+CHAIN, STORM = sized(20_000), sized(50_000)
 FIXES, DEAD, OUTSTANDING = sized(1_000), sized(1_000_000), 200
 ERROR = "requests.exceptions.ReadTimeout: no answer within 5 seconds"
 # Few stages, so that releases are timed, and a rate at which all is due before the next step.
@@ -78,6 +78,12 @@ DELIVER_DUE = """
 """
 DELIVERED = "update outbox_event set status = 'done' where status = 'pending'"
 # A thousand fixes, each with its own cause, a thousand dead events, and a stage that is waiting.
+# What a storm leaves: the deaths of events that no job has seen.
+DIE = """
+    insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error)
+    select 'order', n::text, 'order.placed', '{}', 'dead', %(error)s
+    from generate_series(1, %(events)s) n
+"""
 CROWD = """
     alter table outbox_event disable trigger user;
     insert into outbox_event
@@ -126,6 +132,7 @@ def measure() -> Iterator[Figure]:
             create_host_tables(connection)
             install_outbox(connection)
             yield _measure_release(connection)
+            yield _measure_storm(Database(server.ensure_database(name)) for name in ("a", "b"))
             yield _measure_recall(connection)
             yield _measure_chain(database, connection)
             yield _measure_memory(connection)
@@ -148,6 +155,31 @@ def _measure_release(connection: Connection) -> Figure:
         statistics.median(peer),
         2.5,
         f"an update, {BATCH:,} rows a statement",
+    )
+
+
+def _measure_storm(databases: Iterable[Database]) -> Figure:
+    """Measure a retry by hand right after events died: without causes and statistics."""
+    times = []
+    for database, is_known in zip(databases, (False, True), strict=True):
+        with database.connect() as connection:
+            create_host_tables(connection)
+            install_outbox(connection)
+            for table in ("dlq.dead", "dlq.death", "dlq.retry", "outbox_event"):
+                connection.execute(f"alter table {table} set (autovacuum_enabled = off)".encode())
+            connection.execute(DIE, {"events": STORM, "error": ERROR})
+            if is_known:
+                classify_deaths(connection, zone=ZoneInfo("UTC"))
+                connection.execute("vacuum analyze")
+            started = time.perf_counter()
+            _release_by_hand(connection)
+            times.append(time.perf_counter() - started)
+    return Figure(
+        f"retry {STORM:,} events that just died",
+        times[0],
+        times[1],
+        2.5,
+        "the same once they have causes and statistics",
     )
 
 

@@ -31,8 +31,8 @@ MIDNIGHT_TESTS ?= alerts api archive causes cli defs demo deploy exports metrics
     reports retries web test_*.py
 # They start embedded servers, whose programs get an environment of their own and so the true clock.
 TRUE_CLOCK := --ignore-glob '*/test_embedded.py' --ignore-glob '*/test_guide.py' \
-    --ignore-glob '*/test_survival.py' --ignore-glob '*/test_ui.py' \
-    --ignore-glob '*/archive/test_fire.py' --ignore-glob '*/retries/test_fire.py'
+    --ignore-glob '*/test_ui.py' --ignore-glob '*/archive/test_fire.py' \
+    --ignore-glob '*/retries/test_fire.py'
 
 test-midnight: $(DEV) ## Run tests while midnight passes (CLOCK='2027-10-31 00:59:30': another time)
 	@set -e; for tests in $(MIDNIGHT_TESTS); do \

@@ -80,7 +80,6 @@ _SLOWEST = (
     "demo/test_demo",
     "cli/test_main",
     "cli/test_examples",
-    "defs/test_survival",
     "defs/test_celery",
     "tests/test_guide",
     "tests/test_docs",

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import psutil
@@ -10,6 +11,8 @@ import psycopg
 import pytest
 from dagster._grpc.client import DagsterGrpcClient
 
+from dlq_pipelines.defs.runs import clean_up_runs
+from tests.defs.conftest import OUTBOX
 from tests.production import CANARY, Production, run_production, wait_until
 from tests.rows import add_events, kill
 
@@ -164,6 +167,13 @@ def test_each_request_of_a_sensor_had_one_run(running: Production) -> None:
     print(f"\n{len(ticks)} requests of the sensor, runs each: {sorted(ticks.values())}")
     assert ticks
     assert set(ticks.values()) == {1}
+
+
+def test_the_clean_up_finds_the_runs_of_the_daemon(running: Production) -> None:
+    """By their tag. Of two runs of fixes neither holds a latest record."""
+    before = datetime.now(UTC) + timedelta(minutes=1)
+    with running.instance() as instance:
+        assert clean_up_runs(instance, OUTBOX, before=before, dry_run=True).deleted >= 2
 
 
 def _count_runs_by_request(running: Production) -> Counter[str]:

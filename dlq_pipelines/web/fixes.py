@@ -20,6 +20,7 @@ from dlq_pipelines.retries.fix import Fix, FixStatus
 from dlq_pipelines.retries.fixes import (
     FixFlag,
     FixPreview,
+    FixProgress,
     FlagInput,
     build_flag,
     flag_fix,
@@ -164,7 +165,7 @@ def show_fix(visit: PageVisit) -> PageAnswer:
                 }
                 for pair in fix.evidence[:_SHOWN_EVIDENCE]
             ],
-            "actions": _list_actions(fix) if visit.may_change else [],
+            "actions": _list_actions(progress) if visit.may_change else [],
             "said": action.done if action else "flagged" in visit.query and "The fix is flagged.",
             "refreshes": refreshes,
             "path": build_path("fixes", fix.id),
@@ -174,8 +175,14 @@ def show_fix(visit: PageVisit) -> PageAnswer:
     )
 
 
-def _list_actions(fix: Fix) -> list[FixAction]:
-    return [action for action in ACTIONS.values() if fix.status in action.states]
+def _list_actions(progress: FixProgress) -> list[FixAction]:
+    """Return what can be done now. Where no event waits, there is none to recall."""
+    has_waiting = any(stage.waiting for stage in progress.stages.values())
+    return [
+        action
+        for action in ACTIONS.values()
+        if progress.fix.status in action.states and (action.name != "recall" or has_waiting)
+    ]
 
 
 def show_fix_action(visit: PageVisit) -> PageAnswer:

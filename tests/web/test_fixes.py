@@ -3,6 +3,8 @@
 import re
 
 from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.retries.fixes import get_fix
+from tests.retries.helpers import advance
 from tests.rows import one
 from tests.web.conftest import Visitor
 
@@ -74,11 +76,11 @@ def test_a_fix_is_paused_resumed_and_withdrawn(
     answer = visitor.send_form(f"/fixes/{fix_id}/pause", reason=" ")
     assert (answer.status_code, "reason" in answer.text) == (400, True)
     for action, status, offered in (
-        ("pause", "paused", ["resume", "withdraw", "recall"]),
+        ("pause", "paused", ["resume", "withdraw"]),
         ("resume", "active", ["pause", "withdraw"]),
-        ("pause", "paused", ["resume", "withdraw", "recall"]),
-        ("recall", "paused", ["resume", "withdraw", "recall"]),
-        ("withdraw", "withdrawn", ["recall"]),
+        ("pause", "paused", ["resume", "withdraw"]),
+        ("recall", "paused", ["resume", "withdraw"]),
+        ("withdraw", "withdrawn", []),
     ):
         answer = visitor.send_form(f"/fixes/{fix_id}/{action}", reason="asked")
         assert answer.headers["location"] == f"../../fixes/{fix_id}?done={action}"
@@ -88,6 +90,17 @@ def test_a_fix_is_paused_resumed_and_withdrawn(
         assert one(connection, "select status from dlq.fix")["status"] == status
     assert "refresh" not in visitor.client.get(f"/fixes/{fix_id}").headers
     assert visitor.send_form(f"/fixes/{fix_id}/pause", reason="again").status_code == 409
+
+
+def test_a_recall_is_offered_while_events_wait(
+    connection: Connection, visitor: Visitor, fix_id: int
+) -> None:
+    """A process that was killed while it paused the fix may have left some."""
+    assert advance(connection, get_fix(connection, fix_id), later=300).released > 0
+    connection.execute("update dlq.fix set status = 'paused'")
+    assert f'href="../fixes/{fix_id}/recall"' in visitor.open_page(f"/fixes/{fix_id}")
+    visitor.send_form(f"/fixes/{fix_id}/recall", reason="asked")
+    assert f'href="../fixes/{fix_id}/recall"' not in visitor.open_page(f"/fixes/{fix_id}")
 
 
 def test_more_events_than_the_preview_showed_are_previewed_again(

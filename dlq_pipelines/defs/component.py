@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,13 @@ from typing import Annotated, Any
 import dagster as dg
 from pydantic import Field, create_model
 
-from dlq_pipelines.defs.component_schema import NAME, OWNERS, SCHEDULES, describe_setting
+from dlq_pipelines.defs.component_schema import (
+    NAME,
+    OWNERS,
+    SCHEDULES,
+    describe_setting,
+    is_owner,
+)
 from dlq_pipelines.defs.factory import dead_letter_definitions
 from dlq_pipelines.settings import (
     MAX_NAME_LENGTH,
@@ -122,6 +129,31 @@ def _resolve_path(project: Path, text: str | None) -> str | None:
     return str(project / Path(text).expanduser())
 
 
+def _resolve_owners(context: dg.ResolutionContext, value: Any) -> list[str]:
+    """Fill in the templates of owners. One of an unset variable is an empty text."""
+    return [owner or "" for owner in context.resolve_value(value) or ()]
+
+
+def _resolve_schedules(context: dg.ResolutionContext, value: Any) -> dict[str, str | None]:
+    """Fill in the templates of crons. Only null leaves a schedule out, not an unset variable."""
+    found = context.resolve_value(value) or {}
+    given = value if isinstance(value, Mapping) else found
+    return {
+        name: "" if cron is None and given[name] is not None else cron
+        for name, cron in found.items()
+    }
+
+
+def _is_cron(text: str | None) -> bool:
+    """Return whether Dagster takes a cron; None leaves a schedule out."""
+    try:
+        return text is None or bool(
+            dg.ScheduleDefinition(name="tried", job_name="tried", cron_schedule=text)
+        )
+    except (dg.DagsterInvalidDefinitionError, ValueError):
+        return False
+
+
 class DeadLetterQueueScaffolder(dg.Scaffolder):
     """Writes a documented `defs.yaml`; the name of the outbox follows that of the folder."""
 
@@ -183,7 +215,9 @@ class DeadLetterQueue(dg.Component, _SettingFields, dg.Resolvable):
     ] = None
     owners: Annotated[
         list[str],
-        dg.Resolver.default(
+        dg.Resolver(
+            _resolve_owners,
+            model_field_type=list[str] | str,
             description="Owners of all definitions.",
             examples=[["team:data-platform"]],
             json_schema_extra=OWNERS,
@@ -191,7 +225,9 @@ class DeadLetterQueue(dg.Component, _SettingFields, dg.Resolvable):
     ] = Field(default=[])
     schedules: Annotated[
         dict[str, str | None],
-        dg.Resolver.default(
+        dg.Resolver(
+            _resolve_schedules,
+            model_field_type=dict[str, str | None] | str,
             description="Crons that replace the usual ones, by schedule; null leaves it out.",
             examples=[{"archive_daily": "0 4 * * *", "purge_weekly": None}],
             json_schema_extra=SCHEDULES,
@@ -200,16 +236,28 @@ class DeadLetterQueue(dg.Component, _SettingFields, dg.Resolvable):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Build the definitions; a wrong setting fails their runs and ticks, not the location."""
+        problems = [
+            *(
+                f"owners: {owner!r} is not an owner such as team:data or ann@example.com."
+                for owner in self.owners
+                if not is_owner(owner)
+            ),
+            *(
+                f"schedules: {cron!r} of {name} is not a cron such as 0 4 * * *."
+                for name, cron in self.schedules.items()
+                if not _is_cron(cron)
+            ),
+        ]
         return dead_letter_definitions(
-            partial(self._read_settings, context.project_root),
+            partial(self._read_settings, context.project_root, problems),
             name=self.name,
             key_prefix=self.key_prefix,
             group=self.group,
-            owners=self.owners,
-            schedules=self.schedules,
+            owners=list(filter(is_owner, self.owners)),
+            schedules={name: cron for name, cron in self.schedules.items() if _is_cron(cron)},
         )
 
-    def _read_settings(self, project: Path) -> Settings:
+    def _read_settings(self, project: Path, problems: Sequence[str]) -> Settings:
         given = self.model_dump(include=set(_FIELDS))
         given["home"] = given["home"] or f".dlq/{self.name}"
         if (given["outbox_mapping"] or "").endswith(".toml"):
@@ -230,4 +278,7 @@ class DeadLetterQueue(dg.Component, _SettingFields, dg.Resolvable):
                 "Set the variable that defs.yaml names for it.",
                 settings,
             )
+        if problems:  # a schedule has its usual cron until then
+            hint = "Correct it, or set the variable that defs.yaml names for it."
+            raise SettingsError(problems[0], hint, settings)
         return settings

@@ -5,6 +5,7 @@ value that comes from a variable fails the runs of its outbox, and not the locat
 states can be refused before anything runs.
 """
 
+import re
 from typing import Any
 
 from dlq_pipelines.defs.outbox import CRONS
@@ -15,7 +16,7 @@ Keywords = dict[str, Any]
 _TEXTS = {
     "boolean": "true|false|yes|no|on|off|1|0",
     "integer": "[0-9]+",
-    "number": r"[0-9]+(\.[0-9]+)?",
+    "number": r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?",
 }
 _PATTERNS = {"partitions_start": r"[0-9]{4}-[0-9]{2}-[0-9]{2}"}
 # Five fields, or a name such as @daily; the fields are Dagster's to check.
@@ -58,9 +59,17 @@ def _resolve(kind: Keywords) -> Keywords:
     return _KINDS[kind["$ref"].rpartition("/")[2]] if "$ref" in kind else kind
 
 
+def is_owner(text: str) -> bool:
+    """Return whether Dagster takes a text as an owner."""
+    return re.fullmatch(_OWNER, text) is not None
+
+
+# Instead of a list or a mapping a text is a template.
+_TEMPLATE: Keywords = {"pattern": r"\{\{"}
 NAME: Keywords = _match(NAME_PATTERN.strip("^$"))
-OWNERS: Keywords = {"items": _match(_OWNER)}
+OWNERS: Keywords = {"items": _match(_OWNER), **_TEMPLATE}
 SCHEDULES: Keywords = {
+    **_TEMPLATE,
     "properties": {name: _match(_CRON) for name in CRONS},
     "additionalProperties": False,
 }

@@ -149,6 +149,8 @@ def test_dg_check_yaml_refuses_what_the_settings_refuse(
     [
         ({"owners": ["team:data", "a@example.com", "{{ env.OWNER }}"]}, True),
         ({"owners": ["data"]}, False),
+        ({"owners": "team:data"}, False),
+        ({"owners": "{{ env.OWNERS }}", "schedules": "{{ env.CRONS }}"}, True),
         ({"schedules": {"archive_daily": "0 4 * * *", "purge_weekly": None}}, True),
         ({"schedules": {"archive_daily": "{{ env.CRON }}", "export_daily": "@daily"}}, True),
         ({"schedules": {"archive_daily": "4"}}, False),
@@ -181,3 +183,45 @@ def test_every_attribute_of_the_component_has_a_description() -> None:
     assert [
         name for name, field in schema["properties"].items() if "description" not in field
     ] == []
+
+
+@pytest.mark.parametrize(
+    ("variables", "why"),
+    [
+        ({"OWNER": "team:data", "CRON": "0 4 * * *"}, ""),
+        ({"OWNER": "team:data", "CRON": "61 4 * * *"}, "schedules: '61 4 * * *' of archive_daily"),
+        ({"OWNER": "team:data"}, "schedules: '' of archive_daily is not a cron"),
+        ({"OWNER": "nobody", "CRON": "0 4 * * *"}, "owners: 'nobody' is not an owner"),
+        ({"CRON": "0 4 * * *"}, "owners: '' is not an owner"),
+    ],
+)
+def test_a_wrong_variable_fails_the_runs_and_not_the_location(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], why: str
+) -> None:
+    """And an unset one leaves no schedule out, as null does."""
+    for name in ("OWNER", "CRON"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    component = DeadLetterQueue.resolve_from_dict(
+        {
+            "name": "orders",
+            "database_url": "postgresql://127.0.0.1:1/x",
+            "home": str(tmp_path),
+            "owners": ["{{ env.OWNER }}"],
+            "schedules": {"archive_daily": "{{ env.CRON }}", "purge_weekly": None},
+        },
+    )
+    defs = component.build_defs(dg.ComponentTree.for_test().load_context)
+    names = {schedule.name for schedule in defs.get_repository_def().schedule_defs}
+    assert "orders_archive_daily" in names
+    assert "orders_purge_weekly" not in names
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = defs.resolve_job_def("orders_check_outbox").execute_in_process(
+            instance=instance, raise_on_error=False
+        )
+    failed = [event.step_failure_data for event in result.all_events if event.is_step_failure]
+    shown = str(failed[0].user_failure_data and failed[0].user_failure_data.description)
+    assert shown.startswith("orders: ")
+    assert why in shown
+    assert bool(why) != ("Check database_url" in shown)

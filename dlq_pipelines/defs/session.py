@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -23,7 +24,7 @@ from dlq_pipelines.outbox.mapping import DEFAULT_PRESET
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.postgres.tables import read_table_columns
 from dlq_pipelines.postgres.transient import describe_transient_error
-from dlq_pipelines.settings import Settings
+from dlq_pipelines.settings import PREFIX, Settings
 
 if TYPE_CHECKING:  # pyarrow, which not every step needs
     from dlq_pipelines.exports.target import Target
@@ -182,9 +183,14 @@ def _name_settings(text: str, settings: Settings) -> str:
     named = settings.name_settings(text)
     if settings.is_named_by_default or "`dlq " not in text:
         return named
-    variables = [f"DLQ_SCHEMA={settings.schema_name}"]
+    given = {
+        "SCHEMA": settings.schema_name,
+        "OUTBOX_SCHEMA": settings.outbox_schema,
+        "OUTBOX_TABLE": settings.outbox_table,
+    }
     if settings.outbox_mapping != DEFAULT_PRESET:
-        variables.append(f"DLQ_OUTBOX_MAPPING={settings.outbox_mapping}")
+        given["OUTBOX_MAPPING"] = settings.outbox_mapping
+    variables = [f"{PREFIX}{name}={quote(value)}" for name, value in given.items() if value]
     return f"{named} `dlq` needs DLQ_DATABASE_URL for this database and {' '.join(variables)}."
 
 

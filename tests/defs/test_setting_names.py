@@ -101,7 +101,8 @@ def test_a_failure_names_the_setting_that_its_owner_can_change(
     assert why.startswith("orders: ")
     expected = re.sub(r"\{(\w+)\}", lambda found: show(found[1]), named)
     assert expected in why
-    command = " `dlq` needs DLQ_DATABASE_URL for this database and DLQ_SCHEMA=dlq."
+    table = " DLQ_OUTBOX_TABLE=nothing" if setting == "outbox_table" else ""
+    command = f" `dlq` needs DLQ_DATABASE_URL for this database and DLQ_SCHEMA=dlq{table}."
     for line in why.splitlines():
         assert line.endswith(command) == ("`dlq migrate" in line)
         assert "DLQ_" not in line.removesuffix(command)

@@ -59,6 +59,7 @@ _WINDOWS = 24 * _MAX_HOURS
 # Numbers at which a range with two ends may begin or end: 561 ranges.
 _RANGE_ENDS = 32
 _NUMBER = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,15})?")
+_TYPED = re.compile(r"!?exists\([^?]*\)\Z|.*\.type\(\) ==")
 _WORD_END = re.compile(r"[-_/:.@# ]")
 _PREFIX_LENGTHS = (1, 2, 3, 4, 6)
 
@@ -505,6 +506,8 @@ def _compare_field(at: _Field, comparison: _Comparison) -> Iterator[_Condition]:
     times = [event.created_at for event in comparison.events]
     path, seen = format_path(at.steps), at.seen
     texts = seen.get(str, [])
+    # The paths of jsonpath look into arrays, so a filter would select what was not counted.
+    is_mixed = list in seen and len(seen) > 1
     conditions = chain(
         _compare_presence(path, readable, seen),
         _compare_values(path, at, sides),
@@ -552,7 +555,8 @@ def _compare_field(at: _Field, comparison: _Comparison) -> Iterator[_Condition]:
             for found in _split([(n, len(it)) for n, it in texts], sides)
         ),
     )
-    for text, where, met, cost, tries in conditions:
+    for text, found, met, cost, tries in conditions:
+        where = None if is_mixed and found and not _TYPED.match(found) else found
         yield _Condition(text, where, met, (path,), cost + len(at.steps), tries)
 
 
@@ -702,7 +706,7 @@ def _split(
         if counted is None:
             counted = counts[value] = [0, 0]
         counted[number >= sides.dead] += 1
-    if len(counts) <= 1 or (times is not None and _grows_with_time(values, times)):
+    if len(counts) <= 1 or (times is not None and _is_place(values, len(counts), times)):
         return
     weights = [
         (value, dead / max(1, sides.dead) - others / max(1, sides.delivered), dead)
@@ -756,6 +760,20 @@ def _find_range(weights: Sequence[tuple[float, float, int]]) -> tuple[float, flo
     pairs = list(combinations_with_replacement(ends, 2))
     score, low, high = max((before[high + 1] - before[low], low, high) for low, high in pairs)
     return score, weights[low][0], weights[high][0], len(pairs)
+
+
+def _is_place(
+    values: Sequence[tuple[int, float]], distinct: int, times: Sequence[datetime | None]
+) -> bool:
+    """Return whether the numbers say only when the events were written.
+
+    Without times, whole numbers are taken for serial numbers if nearly each event has its own: the
+    delivered events that are compared are the latest ones.
+    """
+    if any(times):
+        return _grows_with_time(values, times)
+    are_whole = all(type(value) is int for _, value in values)
+    return are_whole and len(values) >= _MIN_DATED and distinct >= _MAX_TREND * len(values)
 
 
 def _grows_with_time(values: Sequence[tuple[int, float]], times: Sequence[datetime | None]) -> bool:

@@ -152,6 +152,13 @@ def plant_elements(document: dict[str, Any], is_dead: bool, chance: random.Rando
         )
 
 
+def plant_mixed(document: dict[str, Any], is_dead: bool, chance: random.Random) -> None:
+    """Arrays among the values: a filter of the value would select those too."""
+    document["acquirer"] = "northbank" if is_dead else chance.choice(["southbank", "westbank"])
+    if chance.random() < 0.2:
+        document["acquirer"] = [document["acquirer"]]
+
+
 PLANTS: dict[str, tuple[Plant, str]] = {
     "a field": (plant_field, "$.acquirer = northbank"),
     "a field of most": (plant_part_of_field, "$.acquirer = northbank"),
@@ -161,6 +168,7 @@ PLANTS: dict[str, tuple[Plant, str]] = {
     "a missing field": (plant_missing, "$.customer.country is missing"),
     "a range": (plant_range, "$.amount >= "),
     "a range of texts": (plant_text_range, "$.amount >= "),
+    "a value among arrays": (plant_mixed, "$.acquirer = northbank"),
     "a range with two ends": (plant_middle, "$.amount from "),
     "a range of texts with two ends": (plant_text_middle, "$.amount from "),
     "a range of lengths": (plant_length_middle, "$.note has from 3"),
@@ -219,6 +227,20 @@ def test_what_only_names_the_time_is_not_found() -> None:
 
     found = find_separation(
         [build(at, is_dead=True) for at in times], [build(at, is_dead=False) for at in others]
+    )
+    assert [finding.condition for finding in found.findings] == ["$.acquirer = northbank"]
+
+
+def test_serial_numbers_of_events_without_times_are_not_found() -> None:
+    """The delivered events that are compared are the latest ones."""
+    chance = random.Random(4)
+
+    def build(number: int, bank: str) -> EventSample:
+        return build_sample(build_document(number, chance) | {"acquirer": bank}, None)
+
+    found = find_separation(
+        [build(number, "northbank") for number in range(0, 900, 15)],
+        [build(number, chance.choice(["southbank", "westbank"])) for number in range(900, 1_200)],
     )
     assert [finding.condition for finding in found.findings] == ["$.acquirer = northbank"]
 

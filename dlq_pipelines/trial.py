@@ -121,6 +121,7 @@ class Trial:
         is_complete: these are all rows of the table.
         dead: dead events among them.
         delivered: delivered events among them.
+        both: events that are dead and delivered by the mapping, which is wrong then.
         hides_rows: row level security hides rows of the table from the role.
         absent_states: values that a person said mean dead or delivered, and that no row has.
         unmapped_states: values of the state column that the mapping does not name, with the number
@@ -137,6 +138,7 @@ class Trial:
     is_complete: bool
     dead: int
     delivered: int
+    both: int
     hides_rows: bool
     absent_states: tuple[str, ...]
     unmapped_states: tuple[StateCount, ...]
@@ -326,6 +328,7 @@ class _Trial:
             is_complete=counted["events"] < SCANNED_ROWS,
             dead=counted["dead"],
             delivered=counted["delivered"],
+            both=counted["both"],
             hides_rows=self._hides_rows,
             absent_states=tuple(self._list_absent_states()),
             unmapped_states=tuple(self._list_unmapped_states()),

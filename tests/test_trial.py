@@ -238,6 +238,16 @@ def test_a_given_mapping_says_what_is_dead(empty_database: Database, tmp_path: P
             look(connection, TrialTable(mapping="nosuch"))
 
 
+def test_events_that_are_dead_and_delivered_are_counted(empty_database: Database) -> None:
+    with empty_database.connect() as connection:
+        connection.execute(
+            "create table outbox (id bigint primary key, dead boolean, processed_at timestamptz);"
+            "insert into outbox select n, n % 9 = 0, now() from generate_series(1, 90) n"
+        )
+        found = look(connection)
+        assert (found.dead, found.delivered, found.both) == (10, 90, 10)
+
+
 def test_any_number_of_event_types_is_bounded(shop: Database) -> None:
     """Each event has a type of its own; those of the main ones are compared."""
     with shop.connect() as connection:

@@ -179,6 +179,11 @@ def _print_doubts(found: "Trial") -> None:
     """Print what may make the figures wrong."""
     if found.hides_rows:
         typer.echo("Row level security hides rows of the table from this role.")
+    if found.both:
+        typer.echo(
+            f"{format_count(found.both, 'event')} of these are dead and delivered at once, so the "
+            "mapping is wrong: pass --delivered, or write it with `dlq adopt` and pass --mapping."
+        )
     for value in found.absent_states:
         typer.echo(f"No row has the state {sanitize_line(value, 60)}.")
     if found.unmapped_states:

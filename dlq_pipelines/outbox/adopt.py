@@ -127,6 +127,7 @@ def list_state_columns(
 _CANONICAL = {name for names in CANONICAL_NAMES.values() for name in names}
 # Each is a scan of the table, of three seconds at most.
 _MAX_CANDIDATES = 3
+_MAX_STATES = 12
 
 
 def propose_mapping(
@@ -167,10 +168,10 @@ def _require_state(facts: OutboxTableFacts, state: str) -> None:
     if column is None:
         names = ", ".join(column.name for column in facts.columns)
         raise NotFoundError(f"{facts.full_name} has no column {state!r}.", f"Its columns: {names}.")
-    if not _is_state(column):
+    if not _is_state(column) and column.base_type != "boolean":
         raise RefusedError(
             f"{state} of {facts.full_name} has type {column.type}.",
-            "Name a column of text, an enum or integers.",
+            "Name a column of text, an enum, integers or booleans.",
         )
 
 
@@ -285,13 +286,18 @@ class _Proposal:
         self.dead_values, self.delivered_values = tuple(dead_values), tuple(delivered_values)
         self.questions: list[str] = []
         self.columns = self._map_columns()
-        self.state = state or self._find_state()
+        # A flag is named as a state is.
+        self.flag = state if state and self._is_flag(state) else None
+        self.state = None if self.flag else state or self._find_state()
         self.values = self._count_values(self.state)
         self.retry: dict[str, str] = {}
         self.dead_by = ""
 
+    def _is_flag(self, name: str) -> bool:
+        return any(c.name == name and c.base_type == "boolean" for c in self.facts.columns)
+
     def build(self) -> ProposedMapping:
-        if self.state is None and self.dead_values:
+        if self.state is None and self.flag is None and self.dead_values:
             raise self._refuse()
         dead = self._find_dead()
         if dead is None:
@@ -409,6 +415,7 @@ class _Proposal:
 
     def _find_dead(self) -> str | None:
         finders = {
+            "named flag": self._find_named_flag,
             "state": self._find_dead_state,
             "table": self._find_dead_table,
             "time": self._find_dead_time,
@@ -496,6 +503,13 @@ class _Proposal:
         self.retry[column.name] = "{ null = true }"
         return _write_section("dead", column.name, "{ null = false }")
 
+    def _find_named_flag(self) -> str | None:
+        if self.flag is None:
+            return None
+        is_dead = {str(value).casefold() for value in self.dead_values} & {"false", "f", "0"}
+        self.retry[self.flag] = "true" if is_dead else "false"
+        return _write_section("dead", self.flag, "false" if is_dead else "true")
+
     def _find_dead_flag(self) -> str | None:
         column = self._find_column(DEAD_FLAGS, lambda c: c.base_type == "boolean")
         if column is None:
@@ -557,6 +571,17 @@ class _Proposal:
         lines = [f"{_quote_key(name)} = {value}" for name, value in self.retry.items()]
         return "\n".join(["[retry]", *lines])
 
+    def _describe_candidates(self) -> str:
+        """Return the values of columns that may have a state: of few words, each in many rows."""
+        found = []
+        for column in list_state_columns(self.facts.columns):
+            values = self._count_values(column)
+            rows = sum(values.values())
+            if 1 < len(values) <= _MAX_STATES and (not rows or rows >= 2 * len(values)):
+                shown = ", ".join(f"{value} ({count:,})" for value, count in values.items())
+                found.append(f"{column}: {shown}.")
+        return " ".join(found)
+
     def _refuse(self) -> RefusedError:
         """Say why nothing in the table is ever dead, as far as its columns show."""
         name = self.facts.full_name
@@ -569,7 +594,13 @@ class _Proposal:
             seen = ", ".join(f"{value} ({rows})" for value, rows in self.values.items()) or "none"
             return RefusedError(
                 f"{name}: which value of {self.state} means dead is not known. Values: {seen}.",
-                "Pass the values that mean dead (--dead), or write the mapping by hand.",
+                "Pass the values that mean dead (--dead), another column (--state), or write the "
+                "mapping by hand.",
+            )
+        if seen := self._describe_candidates():
+            return RefusedError(
+                f"Which column of {name} has the state of an event is not known. {seen}",
+                "Name it with the value that means dead: --state COLUMN --dead VALUE.",
             )
         done = self._find_column(DELIVERED_TIMES, lambda c: _is_time(c) and c.nullable)
         reason = (

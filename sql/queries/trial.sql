@@ -24,7 +24,8 @@ limit %(limit)s
 -- Of the last `scanned` rows by key.
 select count(*) as events,
     count(*) filter (where e.dead) as dead,
-    count(*) filter (where e.delivered) as delivered
+    count(*) filter (where e.delivered) as delivered,
+    count(*) filter (where e.dead and e.delivered) as both
 from (
     select o.dead, o.delivered
     from (

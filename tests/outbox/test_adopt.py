@@ -291,6 +291,31 @@ def test_a_state_of_an_unusual_name_is_found_by_its_values() -> None:
         propose_mapping(OutboxTableFacts("public", "t", ODD, states=only_level))
 
 
+def test_values_that_may_be_states_are_shown() -> None:
+    """A person sees which one means dead. Values of single rows are no states."""
+    states = {
+        "level": tuple(StateCount(f"note {n}", 1) for n in range(9)),
+        "phase": (StateCount("sent", 90), StateCount("gave_up", 3)),
+    }
+    with pytest.raises(RefusedError) as caught:
+        propose_mapping(OutboxTableFacts("public", "t", ODD, states=states))
+    assert caught.value.message == (
+        "Which column of public.t has the state of an event is not known. "
+        "phase: sent (90), gave_up (3)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "dead", "retry"), [((), "true", "false"), (("false",), "false", "true")]
+)
+def test_a_flag_is_named_as_a_state_is(given: tuple[str, ...], dead: str, retry: str) -> None:
+    facts = OutboxTableFacts("public", "t", columns(id="uuid", gave_up="boolean", at=TIME))
+    proposed = propose_mapping(facts, state="gave_up", dead_values=given)
+    assert_loads_again(proposed)
+    assert f"[dead]\ngave_up = {dead}" in proposed.text
+    assert f"gave_up = {retry}" in proposed.text.partition("[retry]")[2]
+
+
 def test_a_person_names_the_state() -> None:
     facts = OutboxTableFacts(
         "public", "t", ODD, states=_states(level=["x"], phase=["new", "gave_up"], step=["1", "9"])

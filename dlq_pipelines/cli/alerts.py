@@ -73,7 +73,8 @@ def list_alerts_command(
         cursor=found[-1].cursor if len(found) == limit else None,
         format=format,
         brief=[_summarize_alert(alert, now) for alert in found],
-        empty="No alert has fired. The dead_event_alert_sensor evaluates the rules every minute.",
+        empty="No alert is recorded. The dead_event_alert_sensor evaluates the rules every minute; "
+        "`dlq tonight` does so now.",
         header=list_columns(Alert, "state"),
         optional=("silenced until", "sent", "since"),
     )

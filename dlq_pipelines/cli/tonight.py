@@ -97,7 +97,9 @@ def _print_causes(recent: "RecentDeaths") -> None:
             }
             for item in recent.causes
         ],
-        empty="Nothing died since then.",
+        empty="Nothing died since then."
+        if not recent.unclassified
+        else "No death since then has a cause yet.",
         optional=("first death", "usual", "dead now", "began"),
     )
     if recent.unclassified:

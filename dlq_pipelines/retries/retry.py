@@ -161,7 +161,7 @@ def retry_within_lookahead(
                 f"{format_seconds(lookahead.total_seconds())} ahead: at most {most:,} at this "
                 "rate. Nothing was changed.",
                 "Flag a fix, which releases events as time passes: `dlq fixes flag`. Or narrow the "
-                "filter, or raise the rate.",
+                "filter, or raise the rate (--rate).",
             )
         if options.dry_run:
             return counted

@@ -176,7 +176,7 @@ def show_fix(visit: PageVisit) -> PageAnswer:
 
 
 def _list_actions(progress: FixProgress) -> list[FixAction]:
-    """Return what can be done now. Where no event waits, there is none to recall."""
+    """Return what can be done now. A recall needs events that wait."""
     has_waiting = any(stage.waiting for stage in progress.stages.values())
     return [
         action

@@ -117,6 +117,7 @@ class Trial:
     Attributes:
         table: schema and table.
         mapping: how its columns were understood.
+        others: tables that look like an outbox too, if none was named.
         events: rows that were looked at.
         is_complete: these are all rows of the table.
         dead: dead events among them.
@@ -134,6 +135,7 @@ class Trial:
 
     table: str
     mapping: ProposedMapping
+    others: tuple[str, ...]
     events: int
     is_complete: bool
     dead: int
@@ -224,6 +226,7 @@ class _Proposed:
 
     facts: OutboxTableFacts
     mapping: ProposedMapping
+    others: tuple[str, ...] = ()
 
 
 def _propose(
@@ -278,7 +281,8 @@ def _find_outbox(connection: Connection, given: TrialTable) -> _Proposed:
     found, refused = _propose_each(connection, tables, given, reads_values=False)
     if not found:  # the state may be in a column of an unusual name
         found, refused = _propose_each(connection, tables[:_MAX_READ], given, reads_values=True)
-    known = [proposed for proposed in found if proposed.mapping.preset] or found
+    filled = list(filter(_has_rows, found)) or found
+    known = [proposed for proposed in filled if proposed.mapping.preset] or filled
     if not known and len(refused) == 1:
         raise refused[0]
     if not known:
@@ -296,7 +300,14 @@ def _find_outbox(connection: Connection, given: TrialTable) -> _Proposed:
     connection.names = replace(
         connection.names, outbox_schema=facts.schema, outbox_table=facts.table
     )
-    return known[0]
+    others = [proposed.facts.full_name for proposed in found if proposed is not known[0]]
+    return replace(known[0], others=tuple(others))
+
+
+def _has_rows(proposed: _Proposed) -> bool:
+    """Return whether a table has rows, as far as its states were counted."""
+    counted = proposed.facts.states.values()
+    return not counted or any(state.rows for states in counted for state in states)
 
 
 class _Trial:
@@ -304,7 +315,7 @@ class _Trial:
 
     def __init__(self, connection: Connection, proposed: _Proposed, given: TrialTable) -> None:
         self._connection, self._proposed = connection, proposed.mapping
-        self._facts, self._given = proposed.facts, given
+        self._facts, self._given, self._others = proposed.facts, given, proposed.others
         table = require_table(connection)
         self._hides_rows = table.row_security.applies
         self._shape = MappingProxyType(
@@ -324,6 +335,7 @@ class _Trial:
         return Trial(
             table=self._facts.full_name,
             mapping=self._proposed,
+            others=self._others,
             events=counted["events"],
             is_complete=counted["events"] < SCANNED_ROWS,
             dead=counted["dead"],

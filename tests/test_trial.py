@@ -132,9 +132,11 @@ def test_several_candidates_are_named(shop: Database) -> None:
     with shop.connect() as connection:
         connection.execute("create schema billing")
         connection.execute("create table billing.outbox_event (like outbox_event including all)")
+        assert look(connection).others == ("billing.outbox_event",)
+        connection.execute("insert into billing.outbox_event select * from outbox_event limit 1")
         with pytest.raises(RefusedError, match=r"billing\.outbox_event, public\.outbox_event"):
             look(connection)
-        assert look(connection, TrialTable("billing.outbox_event")).dead == 0
+        assert look(connection, TrialTable("billing.outbox_event")).events == 1
         assert look(connection, TrialTable("public.outbox_event")).dead == 70
 
 
@@ -236,6 +238,21 @@ def test_a_given_mapping_says_what_is_dead(empty_database: Database, tmp_path: P
             look(connection, TrialTable("shop.odd", mapping="oban"))
         with pytest.raises(MappingError, match="neither a preset nor a file"):
             look(connection, TrialTable(mapping="nosuch"))
+
+
+def test_an_empty_table_is_not_preferred(shop: Database) -> None:
+    """Although it has the columns of a known project. The others are named."""
+    with shop.connect() as connection:
+        connection.execute("create table outbox_copy (like outbox_event including all)")
+        connection.execute(
+            "create table my_outbox (id bigint primary key, status text, error text);"
+            "insert into my_outbox values (1, 'dead', 'x'), (2, 'done', null)"
+        )
+        found = look(connection)
+        assert found.table == "public.outbox_event"
+        assert set(found.others) == {"public.outbox_copy", "public.my_outbox"}
+        connection.execute("truncate outbox_event")
+        assert look(connection).table == "public.my_outbox"
 
 
 def test_events_that_are_dead_and_delivered_are_counted(empty_database: Database) -> None:

@@ -177,6 +177,9 @@ def _print_trial(found: "Trial") -> None:
 
 def _print_doubts(found: "Trial") -> None:
     """Print what may make the figures wrong."""
+    if found.others:
+        others = ", ".join(sanitize_line(name, 100) for name in found.others)
+        typer.echo(f"Other tables look like an outbox too: {others}. Name one with --table.")
     if found.hides_rows:
         typer.echo("Row level security hides rows of the table from this role.")
     if found.both:

@@ -51,6 +51,8 @@ def show_causes(visit: PageVisit) -> PageAnswer:
     connection, settings, now = visit.connection, visit.settings, visit.now
     given = {name: visit.get_text(name) for name in _FILTERS}
     state = given["state"]
+    if state and state not in (states := [one.value for one in ListedCauseState]):
+        raise ValueError(f"state: {state[:60]!r} is not one of {', '.join(states)}.")
     since = visit.get_text("since") or RECENT_PERIOD
     after = visit.get_text("after")
     redact = build_redact_errors(settings)

@@ -95,6 +95,8 @@ def test_new_causes_come_before_old_ones(connection: Connection, visitor: Visito
     assert "KeyError" not in visitor.open_page("/causes?text=full")
     assert "OSError" not in visitor.open_page("/causes?state=new")
     assert "KeyError" not in visitor.open_page("/causes?state=fixed")
+    wrong = visitor.client.get("/causes?state=odd")
+    assert (wrong.status_code, "is not one of new, rose" in wrong.text) == (400, True)
     assert "not a time" in visitor.open_page("/causes?since=soon", status=400)
 
 

@@ -248,6 +248,8 @@ def explain_cause_command(
             "\nRetry these events once they are fixed:\n  "
             f"dlq fixes flag --cause {explanation.cause} {options} --note ... --dry-run"
         )
+    elif found.findings:
+        typer.echo("\nNo filter selects exactly the events of the first condition.")
 
 
 @app.command("classify")

@@ -290,3 +290,21 @@ def test_a_finding_about_an_aggregate_is_a_filter_too(
     assert f"fixes/new?cause={cause}&amp;aggregate_id=c+77" in page
     form = visitor.open_page(f"/fixes/new?cause={cause}&aggregate_id=c+77")
     assert 'name="aggregate_id" type="text" value="c 77"' in form
+
+
+def test_a_condition_without_a_filter_says_so(
+    connection: Connection,
+    dlq: Run,  # noqa: F811
+) -> None:
+    """A filter of a value selects arrays that contain it too."""
+    add_events(connection, 30, payload='{"bank": "south"}')
+    connection.execute("update outbox_event set status = 'done'")
+    add_events(connection, 12, payload='{"bank": "north"}')
+    add_events(connection, 3, payload='{"bank": ["north"]}')
+    kill(connection, ERROR, where="status = 'pending'")
+    classify_deaths(connection, zone=ZONE)
+    printed = dlq("causes", "explain", one(connection, "select id from dlq.cause")["id"]).out
+    assert "$.bank = north" in printed
+    assert "12 of 15" in printed
+    assert "No filter selects exactly the events of the first condition." in printed
+    assert "dlq fixes flag" not in printed

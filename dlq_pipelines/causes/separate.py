@@ -58,6 +58,8 @@ _MAX_HOURS = 12
 _WINDOWS = 24 * _MAX_HOURS
 # Numbers at which a range with two ends may begin or end: 561 ranges.
 _RANGE_ENDS = 32
+# The share of texts that are numbers in a field of numbers.
+_MIN_NUMBERS = 0.9
 _NUMBER = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,15})?")
 _TYPED = re.compile(r"!?exists\([^?]*\)\Z|.*\.type\(\) ==")
 _WORD_END = re.compile(r"[-_/:.@# ]")
@@ -656,10 +658,9 @@ def _list_prefixes(texts: Sequence[tuple[int, str]], sides: _Sides) -> Iterator[
 
 
 def _read_numbers(texts: Sequence[tuple[int, str]]) -> list[tuple[int, float]]:
-    """Return the numbers of texts, if all of them are numbers."""
-    if all(_NUMBER.fullmatch(text) for _, text in texts):
-        return [(number, float(text)) for number, text in texts]
-    return []
+    """Return the numbers of texts, if nearly all of them are numbers; others are `n/a` or empty."""
+    found = [(number, float(text)) for number, text in texts if _NUMBER.fullmatch(text)]
+    return found if len(found) >= _MIN_NUMBERS * len(texts) else []
 
 
 def _list_domains(texts: Sequence[tuple[int, str]], sides: _Sides) -> Iterator[tuple[str, int]]:

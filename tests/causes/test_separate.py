@@ -125,6 +125,15 @@ def plant_text_middle(document: dict[str, Any], is_dead: bool, chance: random.Ra
     document["amount"] = f"{document['amount']}.50"
 
 
+def plant_text_range_with_gaps(
+    document: dict[str, Any], is_dead: bool, chance: random.Random
+) -> None:
+    """A few have no number."""
+    plant_text_range(document, is_dead, chance)
+    if chance.random() < 0.03:
+        document["amount"] = chance.choice(["n/a", ""])
+
+
 def plant_length_middle(document: dict[str, Any], is_dead: bool, chance: random.Random) -> None:
     others = [*range(30), *range(60, 120)]
     document["note"] = "y" * chance.choice(range(30, 60) if is_dead else others)
@@ -168,6 +177,7 @@ PLANTS: dict[str, tuple[Plant, str]] = {
     "a missing field": (plant_missing, "$.customer.country is missing"),
     "a range": (plant_range, "$.amount >= "),
     "a range of texts": (plant_text_range, "$.amount >= "),
+    "a range of texts with gaps": (plant_text_range_with_gaps, "$.amount >= "),
     "a value among arrays": (plant_mixed, "$.acquirer = northbank"),
     "a range with two ends": (plant_middle, "$.amount from "),
     "a range of texts with two ends": (plant_text_middle, "$.amount from "),

@@ -18,7 +18,10 @@ _TEXTS = {
     "integer": "[0-9]+",
     "number": r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?",
 }
-_PATTERNS = {"partitions_start": r"[0-9]{4}-[0-9]{2}-[0-9]{2}"}
+_PATTERNS = {
+    "partitions_start": "[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])",
+    "timezone": "UTC|[A-Za-z]+/[A-Za-z0-9_+/-]+",
+}
 # Five fields, or a name such as @daily; the fields are Dagster's to check.
 _CRON = r"\S+(\s+\S+){4}|@[a-z]+"
 # As Dagster defines an owner.

@@ -128,7 +128,8 @@ def test_a_mapping_file_is_found_below_the_project(tmp_path: Path) -> None:
         ("probes", [True, "false"], [2, "maybe"]),
         ("retry_order", ["none"], ["fifo", 1]),
         ("export_formats", [["csv"], "csv, parquet"], [["csv", "xml"], "xml"]),
-        ("partitions_start", ["2026-01-01"], ["1 January", "2026-1-1"]),
+        ("partitions_start", ["2026-01-01"], ["1 January", "2026-1-1", "2026-13-01"]),
+        ("timezone", ["UTC", "Europe/Berlin", "America/Argentina/Salta"], ["CET", "Berlin"]),
         ("export_hash_key", ["k" * 16], ["short"]),
     ],
 )

@@ -1,6 +1,7 @@
-"""The embedded server, with real processes and signals; every test has a home of its own.
+"""The embedded server, with real processes and signals.
 
-tests/drills/drill_embedded.py kills it while it starts, and deletes its homes.
+A test that changes its home has one of its own. tests/drills/drill_embedded.py kills it while it
+starts, and deletes its homes.
 """
 
 import hashlib
@@ -102,6 +103,16 @@ def cleanup() -> Iterator[Callable[[Path], Path]]:
 @pytest.fixture
 def home(tmp_path: Path, cleanup: Callable[[Path], Path]) -> Path:
     return cleanup(tmp_path / "home")
+
+
+@pytest.fixture(scope="module")
+def used_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home with a database, for tests that leave it as it was: initdb takes a second."""
+    home = tmp_path_factory.mktemp("used") / "home"
+    with start_server(home):
+        pass
+    yield home
+    remove_servers(home)
 
 
 @pytest.fixture
@@ -254,52 +265,52 @@ def test_a_relative_path_and_a_link_name_the_same_home(
 # --- stop -----------------------------------------------------------------------------------------
 
 
-def test_the_last_user_stops_the_server(home: Path, user: Callable[..., User]) -> None:
+def test_the_last_user_stops_the_server(used_home: Path, user: Callable[..., User]) -> None:
     """The server stays while any process uses it, also when the process that started it ends."""
-    first = user(home)
+    first = user(used_home)
     url = first.read_answer()
-    second = user(home)
+    second = user(used_home)
     assert second.read_answer() == url
     first.leave()
     assert is_answering(url)
     second.leave()
-    assert find_postmasters(find_data(home)) == []
+    assert find_postmasters(find_data(used_home)) == []
     assert not is_answering(url)
 
 
-def test_two_uses_in_one_process_count_as_two(home: Path) -> None:
+def test_two_uses_in_one_process_count_as_two(used_home: Path) -> None:
     """The release of one use keeps the server for the other; a second release does nothing."""
-    with start_server(home) as outer:
-        inner = start_server(home)
+    with start_server(used_home) as outer:
+        inner = start_server(used_home)
         inner.release()
         inner.release()
         assert is_answering(outer.url())
-    assert find_postmasters(find_data(home)) == []
+    assert find_postmasters(find_data(used_home)) == []
 
 
-def test_the_end_of_a_process_releases_the_server(home: Path) -> None:
+def test_the_end_of_a_process_releases_the_server(used_home: Path) -> None:
     program = (
         "import sys, pathlib, dlq_pipelines.postgres.embedded as embedded;"
         "embedded.start_server(pathlib.Path(sys.argv[1]))"
     )
-    subprocess.run([sys.executable, "-c", program, str(home)], check=True, timeout=120)
-    assert (home / "postgres" / "PG_VERSION").read_text() == "18\n"
-    assert find_postmasters(find_data(home)) == []
+    subprocess.run([sys.executable, "-c", program, str(used_home)], check=True, timeout=120)
+    assert (used_home / "postgres" / "PG_VERSION").read_text() == "18\n"
+    assert find_postmasters(find_data(used_home)) == []
 
 
-def test_a_killed_user_leaves_no_lock(home: Path, user: Callable[..., User]) -> None:
+def test_a_killed_user_leaves_no_lock(used_home: Path, user: Callable[..., User]) -> None:
     """After a SIGKILL the next user starts at once and, as the last one, stops the server."""
-    killed = user(home)
+    killed = user(used_home)
     url = killed.read_answer()
     killed.kill()
     assert is_answering(url)
     began = time.monotonic()
-    with start_server(home):
+    with start_server(used_home):
         assert time.monotonic() - began < 5
-    assert find_postmasters(find_data(home)) == []
+    assert find_postmasters(find_data(used_home)) == []
 
 
-def test_a_forked_child_does_not_stop_its_parents_server(home: Path) -> None:
+def test_a_forked_child_does_not_stop_its_parents_server(used_home: Path) -> None:
     """A fork copies the object, and is not another user."""
     program = f"import os\n{USER}".replace(
         "        print(server.url(), flush=True)\n        sys.stdin.readline()\n",
@@ -311,19 +322,19 @@ def test_a_forked_child_does_not_stop_its_parents_server(home: Path) -> None:
         "        import psycopg\n"
         "        print(psycopg.connect(server.url()).execute('select 1').fetchone())\n",
     )
-    command = [sys.executable, "-c", program, str(home)]
+    command = [sys.executable, "-c", program, str(used_home)]
     done = subprocess.run(command, capture_output=True, check=False, text=True, timeout=120)
     assert done.stdout.strip() == "(1,)", done.stderr
-    assert find_postmasters(find_data(home)) == []
+    assert find_postmasters(find_data(used_home)) == []
 
 
-def test_ctrl_c_does_not_reach_the_server(home: Path, user: Callable[..., User]) -> None:
+def test_ctrl_c_does_not_reach_the_server(used_home: Path, user: Callable[..., User]) -> None:
     """Ctrl-C ends the process that started the server; other users keep the server."""
     # A test run in the background ignores SIGINT, and its children inherit that.
     handler = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
-    starter = user(home, process_group=0, stderr=subprocess.DEVNULL, **handler)
+    starter = user(used_home, process_group=0, stderr=subprocess.DEVNULL, **handler)
     url = starter.read_answer()
-    with start_server(home):
+    with start_server(used_home):
         os.killpg(starter.process.pid, signal.SIGINT)
         starter.process.wait(90)
         assert is_answering(url)
@@ -433,24 +444,24 @@ def test_without_the_wheel_the_message_names_the_extra(tmp_path: Path) -> None:
 # --- who can reach it -----------------------------------------------------------------------------
 
 
-def test_nothing_listens_on_tcp(home: Path) -> None:
+def test_nothing_listens_on_tcp(used_home: Path) -> None:
     """Neither the network nor the loopback reaches the server."""
-    with start_server(home) as server:
+    with start_server(used_home) as server:
         with psycopg.connect(server.url()) as connection:
             assert connection.execute("show listen_addresses").fetchone() == ("",)
-        main = find_postmaster(home)
+        main = find_postmaster(used_home)
         family = [main, *main.children(recursive=True)]
         assert len(family) > 1
         assert [c for process in family for c in process.net_connections(kind="inet")] == []
 
 
-def test_only_the_servers_account_can_enter_the_socket_folder(home: Path) -> None:
+def test_only_the_servers_account_can_enter_the_socket_folder(used_home: Path) -> None:
     """Every login is trusted, so the folder's mode keeps other accounts out."""
-    with start_server(home) as server:
+    with start_server(used_home) as server:
         (folder,) = parse_qs(urlsplit(server.url()).query)["host"]
         status = Path(folder).stat()
         assert stat.S_IMODE(status.st_mode) == 0o700
-        assert status.st_uid == find_postmaster(home).uids().effective
+        assert status.st_uid == find_postmaster(used_home).uids().effective
         assert stat.S_ISSOCK((Path(folder) / ".s.PGSQL.5432").stat().st_mode)
 
 
@@ -492,16 +503,16 @@ def test_the_url_works_with_every_driver_and_path(
             assert query(url) == ("dlq-Test_1",)
 
 
-def test_the_name_of_a_database_is_quoted(home: Path) -> None:
+def test_the_name_of_a_database_is_quoted(used_home: Path) -> None:
     name = 'd/l "q"? \'; drop database ü'
-    with start_server(home) as server:
+    with start_server(used_home) as server:
         assert query_by_psycopg(server.ensure_database(name)) == (name,)
         assert query_by_adbc(server.url(name)) == (name,)
 
 
-def test_a_database_that_many_create_at_once_is_created_once(home: Path) -> None:
+def test_a_database_that_many_create_at_once_is_created_once(used_home: Path) -> None:
     """Every caller gets the URL, and none gets an error."""
-    with start_server(home) as server:
+    with start_server(used_home) as server:
         with ThreadPoolExecutor(8) as pool:
             urls = list(pool.map(server.ensure_database, ["dlq"] * 8))
         assert set(urls) == {server.url("dlq")}
